@@ -1,0 +1,33 @@
+"""Pure helpers that make and combine reductions."""
+
+import torch
+from torch import Tensor
+
+from operators.types import Reduction
+
+
+def identity(weight: Tensor, offsets: Tensor) -> Reduction:
+    """Every token stays as it is."""
+    group = torch.arange(weight.shape[0], device=weight.device)
+    return Reduction(group=group, weight=weight, offsets=offsets)
+
+
+def merge_into(target: Tensor, weight: Tensor, offsets: Tensor) -> Reduction:
+    """Each token merges into the token `target` names; one that names itself stays.
+
+    `target` int64 `[N]` points to tokens that stay, in the same segment. What stays keeps its
+    order.
+    """
+    stays = target == torch.arange(target.shape[0], device=target.device)
+    ahead = torch.cat([stays.new_zeros(1, dtype=torch.int64), stays.cumsum(0)])  # [N+1]
+    return Reduction(group=ahead[target], weight=weight, offsets=ahead[offsets])
+
+
+def compose(first: Reduction, second: Reduction) -> Reduction:
+    """One reduction that does `second` after `first`.
+
+    Weights are those of `first`: right where `second` weighs a merged token by the sum of what
+    went into it, as sizes do.
+    """
+    padded = torch.cat([second.group, second.group.new_full((1,), -1)])  # [-1] stays dropped
+    return Reduction(group=padded[first.group], weight=first.weight, offsets=second.offsets)

@@ -1,0 +1,141 @@
+"""The values operators take and return: packed tokens, the plan that reduces them, a selection."""
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from operators.errors import ShapeError
+
+StateT = TypeVar("StateT")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Tokens:
+    """Tokens of S segments (tubelets) laid end to end, without padding.
+
+    Content (borders, sizes) is checked on CPU tensors only: on a GPU that would wait for it.
+    """
+
+    data: Tensor
+    """`[N, D]` floating: features."""
+    pos: Tensor
+    """int32 `[N, 3]`: (t, h, w) in cells."""
+    size: Tensor
+    """fp32 `[N]`, > 0: cells each token stands for."""
+    run: Tensor
+    """int32 `[N]`: tubelets each token stays valid for."""
+    offsets: Tensor
+    """int64 `[S+1]`: segment borders, from 0 to N."""
+    deepstack: Tensor | None = None
+    """`[L, N, D]` floating: the same tokens after L inner layers of the encoder."""
+
+    def __post_init__(self) -> None:
+        if self.data.ndim != 2 or not self.data.is_floating_point():
+            raise ShapeError(f"{self}: data must be floating [N, D].")
+        n = self.data.shape[0]
+        _expect(self, "pos", self.pos, torch.int32, (n, 3))
+        _expect(self, "size", self.size, torch.float32, (n,))
+        _expect(self, "run", self.run, torch.int32, (n,))
+        _expect_borders(self, self.offsets, n)
+        stack = self.deepstack
+        if stack is not None and (
+            stack.ndim != 3 or stack.shape[1] != n or not stack.is_floating_point()
+        ):
+            raise ShapeError(f"{self}: deepstack must be floating [L, {n}, D].")
+        devices = {
+            str(tensor.device)
+            for tensor in (self.data, self.pos, self.size, self.run, self.offsets, stack)
+            if tensor is not None
+        }
+        if len(devices) > 1:
+            raise ShapeError(f"{self}: fields are on {sorted(devices)}; move them to one device.")
+        if self.size.device.type == "cpu" and not (self.size > 0).all():
+            raise ShapeError(f"{self}: every size must be > 0; a token stands for some cells.")
+
+    @property
+    def num_tokens(self) -> int:
+        return self.data.shape[0]
+
+    @property
+    def num_segments(self) -> int:
+        return self.offsets.shape[0] - 1
+
+    def __repr__(self) -> str:
+        return (
+            f"Tokens(data={_shape(self.data)}, pos={_shape(self.pos)}, size={_shape(self.size)}, "
+            f"run={_shape(self.run)}, offsets={_shape(self.offsets)}, "
+            f"deepstack={_shape(self.deepstack)})"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Reduction:
+    """A plan: which output token each token goes to, and how much it counts there.
+
+    Output slots are dense and in the order of the segments: segment s owns
+    `offsets[s] .. offsets[s+1] - 1`.
+    """
+
+    group: Tensor
+    """int64 `[N]`: output slot, -1 = dropped."""
+    weight: Tensor
+    """fp32 `[N]`: share in the slot's mean, relative to the others in it."""
+    offsets: Tensor
+    """int64 `[S+1]`: segment borders after the reduction, from 0 to M."""
+
+    def __post_init__(self) -> None:
+        if self.group.dtype != torch.int64 or self.group.ndim != 1:
+            raise ShapeError(f"{self}: group must be int64 [N].")
+        _expect(self, "weight", self.weight, torch.float32, (self.group.shape[0],))
+        _expect_borders(self, self.offsets, None)
+
+    def __repr__(self) -> str:
+        return (
+            f"Reduction(group={_shape(self.group)}, weight={_shape(self.weight)}, "
+            f"offsets={_shape(self.offsets)})"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Selection(Generic[StateT]):
+    """Which cells of a chunk of frames become tokens; T' tubelets of h x w cells."""
+
+    keep: Tensor
+    """bool `[T', h, w]`."""
+    run: Tensor
+    """int32 `[T', h, w]`: tubelets a kept cell stays valid, so far; 0 where not kept."""
+    distance: Tensor
+    """fp32 `[T', h, w]`: what was compared with the threshold; inf where kept by rule."""
+    state: StateT
+    """To be given with the next chunk of the same video."""
+
+    def __repr__(self) -> str:
+        return f"Selection(keep={_shape(self.keep)}, state={self.state!r})"
+
+
+def _shape(tensor: Tensor | None) -> str:
+    if tensor is None:
+        return "None"
+    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
+
+
+def _expect(
+    owner: object, name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]
+) -> None:
+    if tensor.dtype != dtype or tensor.shape != shape:
+        wanted = f"{str(dtype).removeprefix('torch.')}{list(shape)}"
+        raise ShapeError(f"{owner}: {name} must be {wanted}.")
+
+
+def _expect_borders(owner: object, offsets: Tensor, n: int | None) -> None:
+    if offsets.dtype != torch.int64 or offsets.ndim != 1 or not offsets.shape[0]:
+        raise ShapeError(f"{owner}: offsets must be int64 [S+1].")
+    if offsets.device.type != "cpu":
+        return
+    if offsets[0] != 0 or (offsets.diff() < 0).any() or (n is not None and offsets[-1] != n):
+        end = "M" if n is None else n
+        raise ShapeError(
+            f"{owner}: offsets {offsets.tolist()} must run from 0 to {end} and not decrease."
+        )
