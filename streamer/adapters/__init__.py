@@ -1,0 +1,1 @@
+"""The outside systems, one per file, each behind a small Protocol."""

@@ -1,0 +1,136 @@
+"""The queue: jobs, and for each job two streams of entries numbered by their writer.
+
+One rule gives exactly-once: an entry is written at its own number, numbers only rise, and a
+refused write is read back. There: done. Not there: this writer was replaced, and stops. Streams are
+made with their job, and a write never makes one, so that no late writer revives a deleted job.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from streamer.errors import QueueError
+
+Stream = Literal["tokens", "events"]
+Written = Literal["written", "already"]
+
+MAX_BLOCK_S = 10.0
+"""The longest that one `read` waits; the Redis socket timeout lies above it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of a stream, as stored."""
+
+    number: int
+    fields: dict[str, bytes] = field(repr=False)
+    stream: str = "stream"
+    """The name of the stream it came from, for messages."""
+
+    @property
+    def where(self) -> str:
+        """For messages, e.g. `job cam tokens entry 12`."""
+        return f"{self.stream} entry {self.number}"
+
+
+class Queue(Protocol):
+    """What the service needs of its queue. Any method may raise QueueError."""
+
+    def create_job(self, job_id: str, record: Mapping[str, str]) -> bool:
+        """Makes the job and its two empty streams at once; False when the job is there already.
+
+        After a lost connection False may also mean that this very call made it.
+        """
+        ...
+
+    def job(self, job_id: str) -> dict[str, str] | None: ...
+
+    def update_job(self, job_id: str, fields: Mapping[str, str]) -> bool:
+        """Sets fields of the record; False when there is no such job (it is not revived)."""
+        ...
+
+    def delete_job(self, job_id: str) -> None:
+        """Removes the job and its streams; nothing happens when it is gone already."""
+        ...
+
+    def jobs(self) -> list[str]:
+        """Ids of all jobs, sorted."""
+        ...
+
+    def append(
+        self, job_id: str, stream: Stream, number: int, fields: Mapping[str, bytes]
+    ) -> Written:
+        """Writes entry `number`; "already" when it is in the stream. Safe to repeat.
+
+        Raises StreamGone when the job was deleted, WriterReplaced when the stream has gone past
+        `number` without it.
+        """
+        ...
+
+    def read(
+        self, job_id: str, stream: Stream, *, after: int, count: int = 100, block_s: float = 0.0
+    ) -> list[Entry]:
+        """Up to `count` entries with a number over `after`, oldest first.
+
+        Waits up to `block_s` (at most MAX_BLOCK_S) for the first. StreamGone when the job was
+        deleted, at the latest when the wait ends.
+        """
+        ...
+
+    def read_back(
+        self, job_id: str, stream: Stream, *, before: int | None = None, count: int = 100
+    ) -> list[Entry]:
+        """Up to `count` entries with a number under `before` (None: from the end), newest first."""
+        ...
+
+    def entry(self, job_id: str, stream: Stream, number: int) -> Entry | None: ...
+
+    def first(self, job_id: str, stream: Stream) -> int:
+        """The oldest number still kept; 0 when none is."""
+        ...
+
+    def last(self, job_id: str, stream: Stream) -> int:
+        """The highest number ever written, kept or trimmed; 0 when none was.
+
+        On Redis `first` and `last` carry the first and the last entry over the connection: ask them
+        at starts and now and then, not per chunk.
+        """
+        ...
+
+    def length(self, job_id: str, stream: Stream) -> int:
+        """How many entries are kept."""
+        ...
+
+    def trim(self, job_id: str, stream: Stream, *, before: int) -> int:
+        """Drops the entries with a number under `before`; how many went. `last` stays."""
+        ...
+
+
+def check_job_id(job_id: str) -> str:
+    """Job ids become parts of keys and URLs."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", job_id):
+        raise QueueError(
+            f"job id {job_id[:140]!r}: must be 1 to 128 of A-Z a-z 0-9 . _ - "
+            "and start with a letter or digit"
+        )
+    return job_id
+
+
+def check_append(number: int, fields: Mapping[str, bytes]) -> None:
+    if not 1 <= number < 2**53 or not fields:
+        raise ValueError(f"an entry needs a number from 1 to 2**53 and fields, got {number}")
+
+
+def check_read(count: int, block_s: float = 0.0) -> None:
+    if count < 1 or not 0 <= block_s <= MAX_BLOCK_S:
+        raise ValueError(
+            f"count {count} must be at least 1, block_s {block_s} from 0 to {MAX_BLOCK_S}"
+        )
+
+
+def check_record(fields: Mapping[str, str]) -> None:
+    if not fields:
+        raise ValueError("a job's record needs at least one field")
