@@ -1,0 +1,118 @@
+"""A Qwen-VL vision tower, run on kept cells only.
+
+transformers lets the caller hand the tower its positions, its interpolation of the position table
+and its attention segments, so nothing of the model is patched: tubelets whose cells are all kept
+come out as in the plain run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
+from transformers.vision_utils import (
+    get_vision_interpolation_indices_and_weights,
+    get_vision_position_ids,
+)
+
+from streamer.vision.geometry import Geometry, Grid
+from streamer.vision.patches import Patches
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Features:
+    """(N, D) tokens, and (L, N, D) what the LLM's first L layers add to them (DeepStack)."""
+
+    tokens: Tensor
+    deepstack: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Places:
+    """Per cell of a grid and patch of a cell, what the tower wants to know of its place."""
+
+    position: Tensor  # [cells, merge², 2]
+    taps: Tensor  # [cells, merge², 4]
+    weights: Tensor  # [cells, merge², 4]
+
+
+@lru_cache(maxsize=32)
+def _places(
+    grid: Grid, merge: int, side: int, mode: str, align_corners: bool, device: torch.device
+) -> _Places:
+    thw = torch.tensor([[1, grid.h * merge, grid.w * merge]], device=device)
+    taps, weights = get_vision_interpolation_indices_and_weights(
+        thw,
+        num_grid_per_side=side,
+        mode=mode,
+        align_corners=align_corners,
+        spatial_merge_size=merge,
+    )
+    return _Places(
+        position=get_vision_position_ids(thw, merge).view(grid.cells, merge**2, 2),
+        taps=taps.view(grid.cells, merge**2, -1),
+        weights=weights.view(grid.cells, merge**2, -1),
+    )
+
+
+def encode(
+    tower: Qwen3VLVisionModel,
+    patches: Patches,
+    grid: Grid | list[Grid],
+    geometry: Geometry,
+) -> Features:
+    """Runs the tower on kept cells; each tubelet with any is one attention segment.
+
+    grid: of all tubelets, or one per tubelet (several streams packed into one call).
+    With no kept cell the tower is not called.
+    """
+    device, config = patches.pixels.device, tower.config
+    grids = grid if isinstance(grid, list) else [grid] * len(patches.per_tubelet)
+    if not len(patches.cells):
+        return Features(
+            tokens=torch.empty(0, config.out_hidden_size, device=device),
+            deepstack=torch.empty(
+                len(config.deepstack_visual_indexes), 0, config.out_hidden_size, device=device
+            ),
+        )
+    segments = [
+        (_places_of(tower, g, device), g, cells)
+        for g, cells in zip(grids, torch.split(patches.cells, patches.per_tubelet), strict=True)
+        if len(cells)
+    ]
+    rows = [cells[:, 1] * g.w + cells[:, 2] for _, g, cells in segments]
+    lengths = torch.tensor([len(r) * geometry.patches_per_cell for r in rows], device=device)
+    output = tower(
+        patches.pixels,
+        grid_thw=torch.tensor([[1, 1, 1]], device=device),
+        position_ids=torch.cat(
+            [p.position[r].flatten(0, 1) for (p, _, _), r in zip(segments, rows, strict=True)]
+        ),
+        interp_indices=torch.cat(
+            [p.taps[r].flatten(0, 1) for (p, _, _), r in zip(segments, rows, strict=True)]
+        ),
+        interp_weights=torch.cat(
+            [p.weights[r].flatten(0, 1) for (p, _, _), r in zip(segments, rows, strict=True)]
+        ),
+        cu_seqlens=torch.nn.functional.pad(lengths.cumsum(0, dtype=torch.int32), (1, 0)),
+    )
+    tokens: Tensor = output.pooler_output
+    layers: list[Tensor] = output.deepstack_features
+    return Features(
+        tokens=tokens,
+        deepstack=torch.stack(layers) if layers else tokens.new_empty(0, *tokens.shape),
+    )
+
+
+def _places_of(tower: Qwen3VLVisionModel, grid: Grid, device: torch.device) -> _Places:
+    return _places(
+        grid,
+        int(tower.config.spatial_merge_size),
+        int(tower.num_grid_per_side),
+        str(tower.interpolation_mode),
+        bool(tower.interpolation_align_corners),
+        device,
+    )
