@@ -1,0 +1,201 @@
+"""The workers on Ray: the only file that knows it.
+
+Each actor's `run` is one long call. An actor that dies is started again by Ray, which then repeats
+the call; the worker finds in the queue how far it had come.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from streamer.actors.decode import DecodeWorker, End, Failure, Reading
+from streamer.errors import ModelError, SourceError, StreamGone, WireError, WriterReplaced
+from streamer.jobs import Job
+from streamer.types import FrameChunk
+
+RESTARTS = 20
+"""Most times an actor is started again: a chunk that kills its worker must not do so for ever."""
+DECODE_TIMEOUT_S = 90.0
+
+
+class DecodeActor(DecodeWorker):
+    """DecodeWorker on Ray."""
+
+    def pid(self) -> int:
+        return os.getpid()
+
+
+class RemoteDecoder:
+    """A decode actor seen by the tokenizer: one chunk is always being decoded ahead."""
+
+    def __init__(self, actor: Any, reading: Reading) -> None:
+        self.actor = actor
+        self.reading = reading
+        self.ahead: tuple[float, Any] | None = None
+
+    def read(self, start_s: float) -> FrameChunk | End | Failure:
+        """As DecodeWorker.read; an actor that does not answer in time is replaced once."""
+        for attempt in (1, 2):
+            if self.ahead is None or abs(self.ahead[0] - start_s) > 1e-6:
+                self.ahead = (start_s, self.actor.read.remote(self.reading, start_s))
+            try:
+                read: FrameChunk | End | Failure = ray.get(self.ahead[1], timeout=DECODE_TIMEOUT_S)
+            except ray.exceptions.GetTimeoutError:
+                self.ahead = None
+                ray.kill(self.actor, no_restart=attempt == 2)
+                continue
+            except ray.exceptions.RayActorError as exc:
+                return Failure(reason=f"the decoder died on it {RESTARTS} times: {exc}")
+            self.ahead = None
+            if isinstance(read, FrameChunk):
+                self.ahead = (read.t1, self.actor.read.remote(self.reading, read.t1))
+            return read
+        return Failure(
+            reason=f"the decoder did not answer within {DECODE_TIMEOUT_S:g} s, twice; "
+            f"it hangs at {start_s:g} s"
+        )
+
+
+class TokenizeActor:
+    """TokenizeWorker on Ray."""
+
+    def __init__(self, redis_url: str) -> None:
+        self.redis_url = redis_url
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def run(self, job: Job, decoder: Any) -> None:
+        """Tokenizes the job to its end; a failure is told in the job's record."""
+        from streamer.actors.tokenize import TokenizeWorker
+        from streamer.adapters.clock import SystemClock
+        from streamer.adapters.redis_client import connect
+        from streamer.adapters.redis_queue import RedisQueue
+        from streamer.model import load_model
+        from streamer.vision.stream_encoder import encoder_for
+
+        queue = RedisQueue(connect(self.redis_url))
+        settings = job.settings
+        reading = Reading(
+            job=job.id, url=job.url, fps=settings.source.fps, chunk_s=settings.source.chunk_s
+        )
+        try:
+            model = load_model(
+                settings.model.name,
+                device=settings.model.device,
+                dtype=settings.model.dtype,
+                max_cells=settings.model.max_cells,
+            )
+            worker = TokenizeWorker(
+                job,
+                RemoteDecoder(decoder, reading),
+                queue,
+                SystemClock(),
+                lambda job: encoder_for(model.tower, model.geometry, job),
+            )
+            while worker.step():
+                pass
+        except (StreamGone, WriterReplaced):
+            return
+        except (ModelError, SourceError, WireError) as exc:
+            last = str(queue.last(job.id, "tokens"))
+            queue.update_job(job.id, {"last_chunk": last, "error": str(exc)})
+
+
+class CaptionActor:
+    """CaptionWorker on Ray."""
+
+    def __init__(self, redis_url: str) -> None:
+        self.redis_url = redis_url
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def run(self, job: Job) -> None:
+        """Captions the job to its end."""
+        from streamer.actors.caption import CaptionWorker
+        from streamer.adapters.clock import SystemClock
+        from streamer.adapters.redis_client import connect
+        from streamer.adapters.redis_queue import RedisQueue
+        from streamer.model import load_model
+
+        queue = RedisQueue(connect(self.redis_url))
+        settings = job.settings.model
+        try:
+            model = load_model(
+                settings.name,
+                device=settings.device,
+                dtype=settings.dtype,
+                max_cells=settings.max_cells,
+            )
+            worker = CaptionWorker(job, model, queue, SystemClock())
+            while worker.step():
+                pass
+        except (StreamGone, WriterReplaced):
+            return
+        except ModelError as exc:
+            queue.update_job(job.id, {"state": "failed", "error": str(exc)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workers:
+    """The actors that carry one job, and their runs."""
+
+    actors: dict[str, Any]
+    runs: dict[str, Any]
+
+    def pid(self, name: str) -> int:
+        """The process of `decode`, `tokenize` or `caption`."""
+        pid: int = ray.get(self.actors[name].pid.remote(), timeout=60)
+        return pid
+
+    def failed(self) -> str | None:
+        """What ended a run that should not have ended; None while all is well."""
+        done, _ = ray.wait(list(self.runs.values()), num_returns=len(self.runs), timeout=0)
+        for name, run in self.runs.items():
+            if run in done:
+                try:
+                    ray.get(run, timeout=1)
+                except ray.exceptions.RayError as exc:
+                    return f"the {name} worker failed: {_cause(exc)}"
+        return None
+
+
+def start_ray(*, cpus: int | None = None) -> None:
+    """A local Ray of this process's own; quiet, without a dashboard."""
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray.init(
+        num_cpus=cpus,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        configure_logging=True,
+    )
+
+
+def stop_ray() -> None:
+    """Ends the local Ray and its processes."""
+    ray.shutdown()
+
+
+def start_workers(job: Job, redis_url: str) -> Workers:
+    """Three actors for one job, running."""
+    restarting = {"max_restarts": RESTARTS, "max_task_retries": RESTARTS, "num_cpus": 0}
+    decode = ray.remote(**restarting)(DecodeActor).remote()
+    tokenize = ray.remote(**restarting, max_concurrency=2)(TokenizeActor).remote(redis_url)
+    caption = ray.remote(**restarting, max_concurrency=2)(CaptionActor).remote(redis_url)
+    return Workers(
+        actors={"decode": decode, "tokenize": tokenize, "caption": caption},
+        runs={"tokenize": tokenize.run.remote(job, decode), "caption": caption.run.remote(job)},
+    )
+
+
+def _cause(exc: BaseException) -> str:
+    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
+    return lines[-1] if lines else type(exc).__name__

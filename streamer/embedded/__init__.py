@@ -1,0 +1,1 @@
+"""The model the repository carries: clips with exact truth, training, scores, weights."""

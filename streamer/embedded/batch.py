@@ -1,0 +1,145 @@
+"""Samples of uneven length into one call of the model, and the losses of that call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import Qwen3VLForConditionalGeneration
+from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
+
+from streamer.embedded.samples import CAMERAS, IGNORE, Sample
+from streamer.embedded.scene import COLOURS, DIRECTIONS, SHAPES
+from streamer.vision.geometry import Geometry
+from streamer.vision.patches import Patches
+from streamer.vision.tower import encode
+
+MOVER_WEIGHT = 9.0
+
+
+class Heads(nn.Module):
+    """Auxiliary readings of the vision tower, used in training only.
+
+    Without them the direction of motion stays near chance for a long time.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.colour = nn.Linear(width, 1 + len(COLOURS))
+        self.shape = nn.Linear(width, 1 + len(SHAPES))
+        self.direction = nn.Linear(width, 1 + len(DIRECTIONS))
+        self.camera = nn.Linear(width, len(CAMERAS))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Losses:
+    """Of one batch. `caption` is a mean over answer tokens, `auxiliary` over cells and tubelets."""
+
+    caption: Tensor
+    auxiliary: Tensor
+    answers: int
+    exact: int
+    """Answers of which every token would be chosen, given the right ones before it."""
+
+
+def batches(samples: Sequence[Sample], *, tokens: int) -> Iterator[list[Sample]]:
+    """Groups of similar length, each at most `tokens` long when padded."""
+    batch: list[Sample] = []
+    for sample in sorted(samples, key=lambda s: len(s.ids)):
+        if batch and len(sample.ids) * (len(batch) + 1) > tokens:
+            yield batch
+            batch = []
+        batch.append(sample)
+    if batch:
+        yield batch
+
+
+def forward(
+    model: Qwen3VLForConditionalGeneration,
+    heads: Heads,
+    samples: Sequence[Sample],
+    geometry: Geometry,
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> Losses:
+    """One forward pass over a batch of samples."""
+    patches = Patches(
+        pixels=torch.cat([s.patches.pixels for s in samples]),
+        cells=torch.cat([s.patches.cells for s in samples]),
+        per_tubelet=[n for s in samples for n in s.patches.per_tubelet],
+    )
+    grids = [s.grid for s in samples for _ in s.patches.per_tubelet]
+    length = max(len(s.ids) for s in samples)
+    ids = torch.stack([functional.pad(s.ids, (0, length - len(s.ids))) for s in samples])
+    positions = torch.stack(
+        [functional.pad(s.positions, (0, length - len(s.ids))) for s in samples], dim=1
+    )
+    labels = torch.stack(
+        [functional.pad(s.labels, (0, length - len(s.ids)), value=IGNORE) for s in samples]
+    )
+    with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+        features = encode(model.model.visual, patches, grids, geometry)
+        visual = BaseModelOutputWithDeepstackFeatures(
+            pooler_output=[features.tokens], deepstack_features=[[x] for x in features.deepstack]
+        )
+        hidden = model.model(
+            input_ids=ids,
+            position_ids=positions,
+            attention_mask=attention_mask(samples, length),
+            mm_encoder_outputs={"video": visual},
+            use_cache=False,
+        )[0]
+        told = labels[:, 1:] != IGNORE
+        logits = model.lm_head(hidden[:, :-1][told])
+        auxiliary = _auxiliary(heads, features.tokens, samples, patches.per_tubelet)
+    targets = labels[:, 1:][told]
+    right = torch.ones_like(told)
+    right[told] = logits.argmax(-1) == targets
+    answers = exact = 0
+    for row, sample in enumerate(samples):
+        count = int(sample.branch.max())
+        wrong = set(sample.branch[1:][~right[row, : len(sample.ids) - 1]].tolist())
+        answers += count
+        exact += count - len(wrong)
+    return Losses(
+        caption=functional.cross_entropy(logits.float(), targets),
+        auxiliary=auxiliary,
+        answers=answers,
+        exact=exact,
+    )
+
+
+def attention_mask(samples: Sequence[Sample], length: int) -> Tensor:
+    """(B, 1, L, L) additive: the trunk up to each token's limit, and its own branch so far."""
+    mask = torch.full((len(samples), 1, length, length), float("-inf"))
+    for row, s in enumerate(samples):
+        n = len(s.ids)
+        at = torch.arange(n)
+        trunk = (s.branch[None, :] == 0) & (at[None, :] < s.limit[:, None])
+        own = (s.branch[None, :] == s.branch[:, None]) & (at[None, :] <= at[:, None])
+        mask[row, 0, :n, :n].masked_fill_(trunk | own, 0.0)
+        mask[row, 0, n:, 0] = 0.0  # padding must see something for softmax to be defined
+    return mask
+
+
+def _auxiliary(
+    heads: Heads, tokens: Tensor, samples: Sequence[Sample], per_tubelet: list[int]
+) -> Tensor:
+    loss = tokens.new_zeros((), dtype=torch.float32)
+    for name in ("colour", "shape", "direction"):
+        truth = torch.cat([getattr(s.cells, name) for s in samples])
+        logits = getattr(heads, name)(tokens).float()
+        weight = torch.where(truth > 0, MOVER_WEIGHT, 1.0)
+        each = functional.cross_entropy(logits, truth, reduction="none")
+        loss = loss + (each * weight).sum() / weight.sum()
+    counts = torch.tensor(per_tubelet)
+    parts = torch.split(tokens, per_tubelet)
+    pooled = torch.stack([part.mean(0) for part in parts if len(part)])
+    camera = torch.cat([s.cells.camera for s in samples])[counts > 0]
+    if (camera != IGNORE).any():
+        logits = heads.camera(pooled).float()
+        loss = loss + 0.5 * functional.cross_entropy(logits, camera, ignore_index=IGNORE)
+    return loss

@@ -1,0 +1,280 @@
+"""Source: a video behind a URL, read as pictures at k/fps by decord or PyAV."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import httpx
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from streamer.errors import SourceError
+from streamer.sources.decord_reader import DecordReader, DecordRefused, Index, check, scan
+from streamer.sources.fetch import HttpFile, LocalFile, MediaFile, local_path, redact
+from streamer.sources.info import Limits, StreamInfo
+from streamer.sources.pyav_reader import Opened
+from streamer.sources.times import Sampler, mend
+from streamer.types import Frame
+
+_LARGEST_SCAN = 4 << 30
+
+log = structlog.get_logger(__name__)
+
+
+def open_source(
+    url: str,
+    *,
+    fps: float = 2.0,
+    decoder: Literal["auto", "pyav"] = "auto",
+    limits: Limits | None = None,
+    transport: httpx.BaseTransport | None = None,
+) -> Source:
+    """Opens a file path, file:, http: or https: URL and decodes its first picture.
+
+    `auto` is decord where it can be trusted with the file, else PyAV, which is logged and said in
+    `Source.info`. `transport` makes all requests; a guard of addresses is one that refuses them.
+
+    Raises: SourceError with a sentence for a person; ValueError for an fps that is not above 0.
+    """
+    if not (math.isfinite(fps) and fps > 0):
+        raise ValueError(f"fps is {fps}; it must be a finite number above 0, e.g. 2")
+    return Source(url, fps=fps, decoder=decoder, limits=limits or Limits(), transport=transport)
+
+
+class Source:
+    """An open video. `frames` can be asked for again and again, from any time."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        fps: float,
+        decoder: Literal["auto", "pyav"],
+        limits: Limits,
+        transport: httpx.BaseTransport | None,
+    ) -> None:
+        """Called by `open_source`."""
+        self.fps = fps
+        self.damaged_packets = 0
+        """Packets of the latest `frames` that could not be decoded."""
+        self.missing: tuple[float, float] | None = None
+        """After `frames` is exhausted: the span that the file announces but does not hold."""
+        self._url = url
+        self._shown = redact(url)
+        self._limits = limits
+        self._opened: set[Opened] = set()
+        self._transport = transport
+        self._own_transport: httpx.HTTPTransport | None = None
+        self._closed = False
+        self._decord: DecordReader | None = None
+        self._index: Index | None = None
+        self._path: Path | None = local_path(url)
+        try:
+            if self._path is None and transport is None:
+                self._transport = self._own_transport = httpx.HTTPTransport()
+            opened = self._open()
+            self._fresh: Opened | None = opened
+            self._view = opened.begin()
+            self._origin = opened.origin
+            self._own_declared_s = opened.video_declared_s
+            self._declared_s = opened.declared_s
+            self._nominal_s = opened.nominal_s
+            self._may_seek = opened.seekable
+            reason = self._scan(opened)
+            if decoder == "pyav":
+                reason = None
+            else:
+                try:
+                    self._decord = self._open_decord(opened, reason)
+                except DecordRefused as exc:
+                    reason = str(exc)
+                    self._fell_back(reason)
+            width, height = self._view.size
+            self.info = StreamInfo(
+                width=width,
+                height=height,
+                codec=opened.codec,
+                duration_s=opened.declared_s,
+                decoder="pyav" if self._decord is None else "decord",
+                fallback_reason=reason,
+                seekable=opened.seekable,
+            )
+            if self._decord is not None:
+                self._drop(opened)
+                self._fresh = None
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of files, connections and decoders. Frames handed out stay valid."""
+        self._closed = True
+        self._decord = None
+        for opened in list(self._opened):
+            self._drop(opened)
+        if self._own_transport is not None:
+            self._own_transport.close()
+
+    def frames(self, start_s: float = 0.0) -> Iterator[Frame]:
+        """The pictures on screen at k/fps, for k/fps from `start_s` to the end of the last picture.
+
+        From any start these are the pictures that `frames()` gives for the same times (for a
+        damaged file on a server, up to what its decoder makes of the damage). Pull-based: nothing
+        is decoded unless asked for, but a batch when decord reads. A slot is left out only where
+        damage leaves more than `max_hold_s` without a picture.
+
+        Raises: SourceError when the bytes end too early for a reason other than the file's own end.
+        """
+        if not (math.isfinite(start_s) and start_s >= 0):
+            raise ValueError(
+                f"start_s is {start_s}; it must be a finite number of seconds from 0 on"
+            )
+        self._check_open()
+        self.damaged_packets, self.missing = 0, None
+        next_slot = 0
+        if self._decord is not None and self._index is not None:
+            try:
+                for slot, image in self._from_decord(self._decord, self._index, start_s):
+                    next_slot = slot + 1
+                    yield Frame(pts=slot / self.fps, image=image)
+                    self._check_open()
+                return
+            except DecordRefused as exc:
+                self._decord = None
+                self.info = dataclasses.replace(self.info, decoder="pyav", fallback_reason=str(exc))
+                self._fell_back(str(exc))
+                start_s = max(start_s, next_slot / self.fps)
+        for slot, image in self._from_pyav(start_s):
+            yield Frame(pts=slot / self.fps, image=image)
+            self._check_open()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise SourceError(f"{self._shown}: was closed; open it again")
+
+    def _sampler(self, start_s: float) -> Sampler[Any]:
+        return Sampler(
+            fps=self.fps,
+            start_s=start_s,
+            nominal_s=self._nominal_s,
+            declared_s=self._declared_s,
+            max_hold_s=self._limits.max_hold_s,
+        )
+
+    def _from_decord(
+        self, reader: DecordReader, index: Index, start_s: float
+    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        sampler = self._sampler(start_s)
+        yield from reader.read(sampler.sample(index.pictures))
+        self._look_for_end(sampler.end_s, index.file_end_s)
+
+    def _from_pyav(self, start_s: float) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        opened = self._enter(start_s)
+        sampler = self._sampler(start_s)
+        mended = mend(
+            opened.pictures(),
+            nominal_s=self._nominal_s,
+            declared_s=self._declared_s,
+            max_hold_s=self._limits.max_hold_s,
+        )
+        drawn: tuple[Any, NDArray[np.uint8]] | None = None
+        try:
+            for slot, picture in sampler.sample(mended):
+                if drawn is None or drawn[0] is not picture:
+                    drawn = picture, self._view.draw(picture)
+                self.damaged_packets = opened.damaged_packets
+                yield slot, drawn[1]
+            self.damaged_packets = opened.damaged_packets
+            self._look_for_end(sampler.end_s, opened.file_end_s - self._origin)
+        finally:
+            self._drop(opened)
+
+    def _look_for_end(self, end_s: float, file_end_s: float) -> None:
+        """Sets `missing` when the file announces more than it holds."""
+        last = math.ceil(end_s * self.fps - 1e-6) / self.fps
+        own, bound = self._own_declared_s, max(1.0, 2 / self.fps)
+        if own is not None:
+            short = own - end_s > bound
+        else:
+            # the file's duration may be the sound's: missing only if that ends early too
+            short = (
+                self._declared_s is not None and self._declared_s - max(end_s, file_end_s) > bound
+            )
+        if short and self._declared_s is not None:
+            self.missing = (last, self._declared_s)
+
+    def _open(self) -> Opened:
+        file: MediaFile
+        if self._path is not None:
+            file = LocalFile(self._path, self._shown)
+        else:
+            assert self._transport is not None
+            file = HttpFile(self._url, self._limits, self._transport)
+        opened = Opened(file, self._shown, self._limits)
+        self._opened.add(opened)
+        return opened
+
+    def _enter(self, start_s: float) -> Opened:
+        """The file opened no later than the picture on screen at `start_s`."""
+        opened, self._fresh = self._fresh, None
+        opened = opened or self._begin()
+        known = self._declared_s is not None and start_s <= self._declared_s
+        if start_s > 0 and self._may_seek and known and not opened.enter(start_s, self._origin):
+            self._drop(opened)
+            opened = self._begin()
+        return opened
+
+    def _begin(self) -> Opened:
+        opened = self._open()
+        opened.begin()
+        return opened
+
+    def _drop(self, opened: Opened) -> None:
+        opened.close()
+        self._opened.discard(opened)
+
+    def _scan(self, opened: Opened) -> str | None:
+        """Reads a local file's packets once; says why it cannot be trusted to be whole, if so."""
+        if self._path is None:
+            return "decord reads local files only"
+        if not opened.seekable:
+            return f"container '{opened.format}' keeps no dependable picture times"
+        if self._path.stat().st_size > _LARGEST_SCAN:
+            return "the file is too large to be checked beforehand"
+        whole = self._open()
+        try:
+            self._index = scan(whole, opened.origin, self._limits)
+        except DecordRefused as exc:
+            self._may_seek = False
+            return str(exc)
+        finally:
+            self._drop(whole)
+        return None
+
+    def _open_decord(self, opened: Opened, unsound: str | None) -> DecordReader:
+        """decord for a scanned file. Raises: DecordRefused when it should not read the file."""
+        if unsound is not None or self._path is None or self._index is None:
+            raise DecordRefused(unsound or "the file was not scanned")
+        check(opened, self._view, self._index)
+        first = self._view.draw(opened.first)
+        return DecordReader(self._path, self._index, first, self._limits.threads)
+
+    def _fell_back(self, reason: str) -> None:
+        log.warning("decoder_fell_back", source=self._shown, to="pyav", reason=reason)
