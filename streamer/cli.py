@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 import yaml
@@ -104,15 +105,17 @@ def _caption(url: str, settings: Settings, *, json: bool, truth: list[str] | Non
     from streamer.local import LocalRun
 
     bad = 0
-    with _waiting(enabled=not json) as line, LocalRun(url, settings, told=line.told) as run:
+    with (
+        _stdout_of_our_own() as stdout,
+        _waiting(enabled=not json) as line,
+        LocalRun(url, settings, told=line.told) as run,
+    ):
         for event in run.events():
             bad += event.event not in ("caption", "unchanged", "gap")
             line.event(event, settings)
-            if json:
-                sys.stdout.write(event.to_json_line() + "\n")
-                sys.stdout.flush()
-            else:
-                _print(event, truth)
+            lines = [event.to_json_line()] if json else _lines(event, truth)
+            stdout.write("".join(f"{text}\n" for text in lines))
+            stdout.flush()
         status = run.status()
     if not json:
         errors.print(line.summary())
@@ -216,6 +219,14 @@ class _Line:
 
 
 @contextmanager
+def _stdout_of_our_own() -> Iterator[TextIO]:
+    """The real stdout, while what others print there (Ray does) is dropped."""
+    stdout = sys.stdout
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        yield stdout
+
+
+@contextmanager
 def _waiting(*, enabled: bool) -> Iterator[_Line]:
     if not enabled:
         yield _Line(None, time.monotonic())
@@ -224,9 +235,11 @@ def _waiting(*, enabled: bool) -> Iterator[_Line]:
         yield _Line(status, time.monotonic())
 
 
-def _print(event: Event, truth: list[str] | None) -> None:
+def _lines(event: Event, truth: list[str] | None) -> list[str]:
     said = event.text if event.event == "caption" else f"({event.event}: {event.reason})"
     cost = "" if event.dense_tokens is None else f"  [{event.input_tokens}/{event.dense_tokens}]"
-    typer.echo(f"{event.t0:7.1f} – {event.t1:6.1f} s  {said}{cost}")
+    lines = [f"{event.t0:6.1f} – {event.t1:5.1f} s  {said}{cost}"]
     if truth and event.chunk <= len(truth):
-        typer.echo(f"{'truth':>18}  {truth[event.chunk - 1]}")
+        true = truth[event.chunk - 1]
+        lines.append(f"{'':18}{'= truth' if true == said else f'truth: {true}'}")
+    return lines

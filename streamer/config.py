@@ -27,7 +27,6 @@ class SourceSettings(_Section):
 
     fps: float = Field(2.0, gt=0, le=60, description="sampled frames per second of media time")
     chunk_s: float = Field(2.0, gt=0, le=60, description="media seconds per chunk")
-    max_height: int = Field(2160, ge=16, description="larger pictures are refused")
 
 
 class ModelSettings(_Section):
@@ -53,6 +52,7 @@ class QueueSettings(_Section):
 
     url: str | None = Field(None, description="redis://…; without one a server is started")
     port: int | None = Field(None, ge=1, le=65535, description="of the server that is started")
+    server: str | None = Field(None, description="the redis-server to start; found if not given")
     ahead: int = Field(16, ge=1, description="most chunks a file may be ahead of its captions")
 
 

@@ -55,12 +55,13 @@ class LocalRun:
         self.cleanup.close()
 
     def _start(self) -> None:
-        redis_url = self.settings.queue.url
+        queue = self.settings.queue
+        redis_url = queue.url
         if redis_url is None:
             self.told("starting Redis")
             folder = self.cleanup.enter_context(tempfile.TemporaryDirectory(prefix="streamer-"))
             server = self.cleanup.enter_context(
-                EmbeddedRedis(Path(folder), port=self.settings.queue.port)
+                EmbeddedRedis(Path(folder), port=queue.port, server=queue.server)
             )
             redis_url = server.url
         self.queue = RedisQueue(connect(redis_url))

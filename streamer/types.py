@@ -25,10 +25,10 @@ class FrameChunk:
     """Consecutive sampled frames: the unit of queueing, captioning, retry and exactly-once."""
 
     number: int
-    """1, 2, 3 … within the job."""
+    """From its time alone when decoded; 1, 2, 3 … within the job once the tokenizer took it."""
     t0: float
     t1: float
-    """The span in media seconds; the next chunk's t0 is this t1."""
+    """The span in media seconds; the next chunk's t0 is this t1, or later after a hole."""
     pts: NDArray[np.float64]
     """(T,) media seconds, increasing."""
     frames: NDArray[np.uint8]

@@ -13,7 +13,7 @@ from streamer.groups import last_group
 from streamer.jobs import Job, read_status
 from streamer.language.session import Ask, Session, answer
 from streamer.model import VideoModel
-from streamer.wire import ChunkHead, decode
+from streamer.wire import ChunkHead, decode, decode_head
 
 BLOCK_S = 0.5
 
@@ -63,6 +63,9 @@ class CaptionWorker:
         self.said = entry.number
 
     def _append(self, entry: Entry) -> ChunkHead:
+        head = decode_head(entry.fields, where=entry.where)
+        if head.kind == "I":
+            self.session.restart(head.t0)  # even if its body is broken: what follows is a new group
         chunk = decode(entry.fields, where=entry.where)
         if chunk.head.has_body:
             self.session.append(chunk)

@@ -60,7 +60,8 @@ class DecodeWorker:
             held = self.open.get(reading.job)
             if held is None or abs(held.next_s - start_s) > 1e-6:
                 held = self._seek(reading, start_s)
-            chunk = next(held.chunks, None)
+            # a border in the middle of a chunk follows one that was cut short: it has been read
+            chunk = next((c for c in held.chunks if c.t0 > start_s - 1e-6), None)
         except SourceError as exc:
             self.close(reading.job)
             return Failure(reason=str(exc))

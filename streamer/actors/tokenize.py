@@ -47,6 +47,7 @@ class TokenizeWorker:
         self.number = 1
         self.next_s = 0.0
         self.captioned = 0
+        self.groups: list[int] = []
         self.resume()
 
     def resume(self) -> None:
@@ -57,6 +58,7 @@ class TokenizeWorker:
         """
         entries = last_group(self.queue, self.job.id)
         heads = [decode_head(entry.fields, where=entry.where) for entry in entries]
+        self.groups = [heads[0].number] if heads else []
         for head in heads:
             self._take_up(head, heads[0])
             self.number, self.next_s = head.number + 1, head.t1
@@ -78,17 +80,17 @@ class TokenizeWorker:
             return True
         read = self.decoder.read(self.next_s)
         if isinstance(read, FrameChunk):
-            if read.t0 > self.next_s + 1e-6:
-                self._write_gap(self.next_s, read.t0, "the source has no pictures here")
+            self._write_gap(self.next_s, read.t0, "the source has no pictures here")
             self._write(self.encoder.encode(replace(read, number=self.number)))
             return True
         error = None
         if isinstance(read, Failure):
             error = read.reason
         elif read.missing is not None:
-            t0 = max(self.next_s, read.missing[0])
             self._write_gap(
-                t0, read.missing[1], "the file announces pictures here, but does not hold them"
+                max(self.next_s, read.missing[0]),
+                read.missing[1],
+                "the file announces pictures here, but does not hold them",
             )
         self.finish(error)
         return False
@@ -106,9 +108,21 @@ class TokenizeWorker:
         return self.number - self.captioned > ahead
 
     def _write_gap(self, t0: float, t1: float, reason: str) -> None:
-        self._write(self.encoder.gap(Gap(number=self.number, t0=t0, t1=t1, reason=reason)))
+        if t1 > t0 + 1e-6:
+            self._write(self.encoder.gap(Gap(number=self.number, t0=t0, t1=t1, reason=reason)))
 
     def _write(self, chunk: TokenChunk) -> None:
         stamped = replace(chunk, head=replace(chunk.head, written_at=self.clock.now()))
         self.queue.append(self.job.id, "tokens", self.number, encode(stamped))
+        if chunk.head.kind == "I":
+            self.groups.append(self.number)
+            self._trim()
         self.number, self.next_s = self.number + 1, chunk.head.t1
+
+    def _trim(self) -> None:
+        """Drops the groups before the one that the captioner would be rebuilt from."""
+        self.captioned = self.queue.last(self.job.id, "events")
+        behind = [number for number in self.groups if number <= self.captioned]
+        if behind:
+            self.queue.trim(self.job.id, "tokens", before=behind[-1])
+            self.groups = [number for number in self.groups if number >= behind[-1]]

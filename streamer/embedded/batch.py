@@ -12,7 +12,8 @@ from transformers import Qwen3VLForConditionalGeneration
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
 from streamer.embedded.samples import CAMERAS, IGNORE, Sample
-from streamer.embedded.scene import COLOURS, DIRECTIONS, SHAPES
+from streamer.embedded.scene import COLOURS, DIRECTIONS
+from streamer.embedded.truth import REGIONS
 from streamer.vision.geometry import Geometry
 from streamer.vision.patches import Patches
 from streamer.vision.tower import encode
@@ -29,7 +30,7 @@ class Heads(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.colour = nn.Linear(width, 1 + len(COLOURS))
-        self.shape = nn.Linear(width, 1 + len(SHAPES))
+        self.region = nn.Linear(width, 1 + len(REGIONS))
         self.direction = nn.Linear(width, 1 + len(DIRECTIONS))
         self.camera = nn.Linear(width, len(CAMERAS))
 
@@ -129,7 +130,7 @@ def _auxiliary(
     heads: Heads, tokens: Tensor, samples: Sequence[Sample], per_tubelet: list[int]
 ) -> Tensor:
     loss = tokens.new_zeros((), dtype=torch.float32)
-    for name in ("colour", "shape", "direction"):
+    for name in ("colour", "region", "direction"):
         truth = torch.cat([getattr(s.cells, name) for s in samples])
         logits = getattr(heads, name)(tokens).float()
         weight = torch.where(truth > 0, MOVER_WEIGHT, 1.0)

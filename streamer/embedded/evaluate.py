@@ -41,7 +41,7 @@ from streamer.vision.stream_encoder import StreamEncoder
 from streamer.wire import decode, encode
 
 TEST_SEED = 1 << 41
-ATTRIBUTES = ("camera", "count", "colour", "direction", "region", "shape")
+ATTRIBUTES = ("camera", "count", "colour", "direction", "region")
 MODES = {"dense": RLT(threshold=-1.0), "kept": RLT()}
 TOGETHER = 16
 MAX_NEW_TOKENS = 40

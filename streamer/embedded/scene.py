@@ -127,12 +127,6 @@ RADII = (7.5, 10.0, 13.0, 17.0)
 Kind = Literal["still", "pan", "start", "stop", "cut"]
 
 
-def random_kind(rng: np.random.Generator) -> Kind:
-    """What the camera does in a clip: mostly nothing."""
-    kinds: tuple[Kind, ...] = ("still", "pan", "start", "stop", "cut")
-    return kinds[rng.choice(len(kinds), p=[0.6, 0.16, 0.03, 0.03, 0.18])]
-
-
 def random_clip(
     seed: int, kind: Kind, *, size: Size, num_frames: int, textures: tuple[int, int] = (0, 1 << 30)
 ) -> Clip:

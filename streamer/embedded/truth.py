@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.embedded.render import Rendering, movers_of
-from streamer.embedded.scene import COLOURS, DIRECTIONS, SHAPES, Camera, Clip, Thing
+from streamer.embedded.scene import COLOURS, DIRECTIONS, Camera, Clip, Thing
 
 REGIONS: tuple[str, ...] = (
     "top left",
@@ -32,7 +32,7 @@ QUESTION = "Describe what happens."
 QUESTIONS: tuple[str, ...] = (
     "What does the camera do?",
     "How many things move?",
-    "What is the largest moving thing?",
+    "What colour is the largest moving thing?",
     "Where is the largest moving thing?",
     "Which way does the largest moving thing go?",
 )
@@ -51,7 +51,6 @@ class Description:
     count: int | None = None
     """How many things move and are in view at the chunk's end; None unless the camera is still."""
     colour: str | None = None
-    shape: str | None = None
     region: str | None = None
     direction: str | None = None
 
@@ -88,7 +87,7 @@ def describe(
     if len(sizes) > 1 and sizes[-1][0] < LARGER * sizes[-2][0]:
         return None
     largest = sizes[-1][1]
-    region = _region(rendering.owner[stop - 1] == largest)
+    region = _certain_region(rendering.owner[stop - 1] == largest)
     if region is None:
         return None
     thing = movers[largest]
@@ -96,7 +95,6 @@ def describe(
         camera="still",
         count=len(present),
         colour=thing.colour,
-        shape=thing.shape,
         region=region,
         direction=DIRECTIONS[thing.direction],
     )
@@ -111,15 +109,22 @@ def visible_share(rendering: Rendering, t: int, movers: list[Thing]) -> NDArray[
     return shares
 
 
-def _region(mask: NDArray[np.bool_]) -> str | None:
+def region_of(mask: NDArray[np.bool_]) -> int:
+    """Index into REGIONS of where the centre of what is seen lies."""
+    down, across = (min(2, int(at * 3)) for at in _centre(mask))
+    return 3 * down + across
+
+
+def _certain_region(mask: NDArray[np.bool_]) -> str | None:
+    borders = [abs(at - third) for at in _centre(mask) for third in (1 / 3, 2 / 3)]
+    return None if min(borders) < REGION_MARGIN else REGIONS[region_of(mask)]
+
+
+def _centre(mask: NDArray[np.bool_]) -> tuple[float, float]:
+    """Down and across, as shares of the picture's height and width."""
     rows, columns = np.nonzero(mask)
-    cell = 0
-    for place, extent, weight in ((rows, mask.shape[0], 3), (columns, mask.shape[1], 1)):
-        at = float(place.mean() + 0.5) / extent
-        if min(abs(at - 1 / 3), abs(at - 2 / 3)) < REGION_MARGIN:
-            return None
-        cell += weight * min(2, int(at * 3))
-    return REGIONS[cell]
+    down, across = (rows.mean() + 0.5) / mask.shape[0], (columns.mean() + 0.5) / mask.shape[1]
+    return float(down), float(across)
 
 
 def caption(truth: Description) -> str:
@@ -134,12 +139,8 @@ def caption(truth: Description) -> str:
     which = "It is" if truth.count == 1 else "The largest is"
     return (
         f"The camera is still. {NUMBERS[truth.count].capitalize()} {verb}. "
-        f"{which} {_a(truth.colour)} {truth.shape} at the {truth.region}, moving {truth.direction}."
+        f"{which} {truth.colour}, at the {truth.region}, moving {truth.direction}."
     )
-
-
-def _a(colour: str | None) -> str:
-    return f"an {colour}" if colour == "orange" else f"a {colour}"
 
 
 def answer(truth: Description, question: str) -> str | None:
@@ -155,7 +156,7 @@ def answer(truth: Description, question: str) -> str | None:
     if truth.count == 0:
         return "Nothing moves."
     told = {
-        QUESTIONS[2]: f"{_a(truth.colour).capitalize()} {truth.shape}.",
+        QUESTIONS[2]: f"{str(truth.colour).capitalize()}.",
         QUESTIONS[3]: f"At the {truth.region}.",
         QUESTIONS[4]: f"{str(truth.direction).capitalize()}.",
     }
@@ -168,8 +169,7 @@ def _any_of(words: tuple[str, ...]) -> str:
 
 _MOVERS = re.compile(
     r"The camera is still\. (?P<count>One thing|Two things|Three things) moves?\. "
-    r"(?:It|The largest) is an? "
-    rf"(?P<colour>{_any_of(tuple(COLOURS))}) (?P<shape>{_any_of(SHAPES)}) "
+    rf"(?:It|The largest) is (?P<colour>{_any_of(tuple(COLOURS))}), "
     rf"at the (?P<region>{_any_of(REGIONS)}), moving (?P<direction>{_any_of(DIRECTIONS)})\."
 )
 _PAN = re.compile(r"The camera pans (left|right|up|down)\.")
@@ -189,7 +189,6 @@ def parse(text: str) -> Description | None:
             camera="still",
             count=NUMBERS.index(movers["count"].lower()),
             colour=movers["colour"],
-            shape=movers["shape"],
             region=movers["region"],
             direction=movers["direction"],
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from streamer.embedded.scene import CAMERA_STEP, COLOURS, DIRECTIONS, SHAPES
+from streamer.embedded.scene import CAMERA_STEP, COLOURS, DIRECTIONS
 from streamer.embedded.truth import (
     NUMBERS,
     QUESTION,
@@ -66,7 +66,6 @@ def _texts() -> list[str]:
             camera="still",
             count=count,
             colour=colour,
-            shape=SHAPES[i % len(SHAPES)],
             region=REGIONS[i % len(REGIONS)],
             direction=DIRECTIONS[i % len(DIRECTIONS)],
         )

@@ -147,7 +147,7 @@ def answer(model: VideoModel, asks: Sequence[Ask], *, max_new_tokens: int) -> li
 def _branch(model: VideoModel, sessions: Sequence[Session]) -> tuple[DynamicCache, Tensor]:
     """The trunks side by side in a cache of their own, and the mask (B, L) of what is not padding.
 
-    Growing a cache makes new tensors, so a single trunk is shared rather than copied.
+    The trunks are copied: nothing that is done to the branch can reach them.
     """
     longest = max(session.length for session in sessions)
     branch = DynamicCache(config=model.model.config.text_config)

@@ -187,12 +187,12 @@ def test_the_server_is_looked_for_in_order(tmp_path: Path, monkeypatch: pytest.M
     assert find_server() == in_path
     program(in_path, old)
     assert find_server() == beside
-    with pytest.raises(QueueError, match=r"STREAMER_REDIS_SERVER: .*redis-server is 5\.0"):
+    with pytest.raises(QueueError, match=r"queue\.server: .*redis-server is 5\.0"):
         find_server(in_path)
     program(named, "exit 1")
-    with pytest.raises(QueueError, match=r"STREAMER_REDIS_SERVER: .*named is no Redis"):
+    with pytest.raises(QueueError, match=r"queue\.server: .*named is no Redis"):
         find_server(named)
-    with pytest.raises(QueueError, match=r"STREAMER_REDIS_SERVER: .* not an executable file"):
+    with pytest.raises(QueueError, match=r"queue\.server: .* not an executable file"):
         find_server(tmp_path / "absent")
     beside.unlink()
     with pytest.raises(QueueError, match=r"no redis-server 6\.2 or newer was found .*is 5\.0"):

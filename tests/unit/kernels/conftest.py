@@ -1,5 +1,6 @@
 """Kernel tests run each implementation this machine can: torch, Triton, interpreted Triton."""
 
+import importlib
 import os
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,8 @@ if INTERPRETER:
     # Triton decides when a kernel is defined. The variable goes away again so that other tests
     # in this process, which call kernels by way of operators, do not run interpreted.
     os.environ["TRITON_INTERPRET"] = "1"
-
+    for name in ("bipartite_match", "run_length", "segment_mean"):
+        importlib.import_module(f"kernels.{name}.kernel")
     del os.environ["TRITON_INTERPRET"]
 
 RUNS = [

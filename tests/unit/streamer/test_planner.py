@@ -16,7 +16,9 @@ CELL = 16
 FOREVER = KeyframePolicy(interval_s=1e6, budget=1e6, cut_share=1.0)
 
 
-def plan_all(frames: Tensor, chunk_frames: int, policy: KeyframePolicy = FOREVER) -> list[ChunkPlan]:
+def plan_all(
+    frames: Tensor, chunk_frames: int, policy: KeyframePolicy = FOREVER
+) -> list[ChunkPlan]:
     plans: list[ChunkPlan] = []
     state: PlanState | None = None
     for start in range(0, len(frames), chunk_frames):

@@ -49,14 +49,14 @@ def test_nothing_moves() -> None:
 
 def test_one_thing_moves() -> None:
     assert told(clip_of(shot(DISC))) == (
-        "The camera is still. One thing moves. It is a red disc at the left, moving right."
+        "The camera is still. One thing moves. It is red, at the left, moving right."
     )
 
 
 def test_the_largest_of_two_is_described() -> None:
     small = Thing(shape="square", colour="orange", radius=7, x=100, y=20, velocity=(0.0, 4.0))
     assert told(clip_of(shot(small, DISC))) == (
-        "The camera is still. Two things move. The largest is a red disc at the left, moving right."
+        "The camera is still. Two things move. The largest is red, at the left, moving right."
     )
 
 

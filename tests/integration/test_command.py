@@ -1,0 +1,128 @@
+"""The command as people run it: real Redis, real Ray, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytestmark = pytest.mark.timeout(300)
+MARK = "STREAMER_TEST_RUN"
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def start(mark: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "streamer", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, MARK: mark},
+    )
+
+
+def left_behind(mark: str, *, within_s: float = 20.0) -> list[str]:
+    """Processes of a run that still live after a while."""
+    deadline = time.monotonic() + within_s
+    while (alive := _alive(mark)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return alive
+
+
+def _alive(mark: str) -> list[str]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.environ().get(MARK) == mark:
+                found.append(" ".join(process.cmdline())[:200])
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+    return found
+
+
+def test_a_url_becomes_one_json_line_a_chunk(demo_file: Path) -> None:
+    mark = uuid.uuid4().hex
+    with served(demo_file.parent) as base:
+        run = start(mark, "caption", f"{base}/{demo_file.name}", "--json")
+        out, err = run.communicate(timeout=240)
+    assert run.returncode == 0, err
+    events = [json.loads(line) for line in out.splitlines()]
+    assert [event["id"] for event in events] == [f"{n}-0" for n in range(1, 18)]
+    assert {event["event"] for event in events} == {"caption"}
+    assert all(event["text"] for event in events)
+    assert (events[0]["t0"], events[-1]["t1"]) == (0.0, 33.0)
+    assert "Traceback" not in err
+    assert left_behind(mark) == []
+
+
+def test_ctrl_c_ends_everything(demo_file: Path) -> None:
+    mark = uuid.uuid4().hex
+    run = start(mark, "caption", str(demo_file), "--json")
+    assert run.stdout is not None
+    first = run.stdout.readline()
+    run.send_signal(signal.SIGINT)
+    _, err = run.communicate(timeout=60)
+    assert json.loads(first)["chunk"] == 1
+    assert run.returncode == 130, err
+    assert "Traceback" not in err
+    assert left_behind(mark) == []
+
+
+def test_killed_outright_it_still_leaves_nothing(demo_file: Path) -> None:
+    mark = uuid.uuid4().hex
+    run = start(mark, "caption", str(demo_file), "--json")
+    assert run.stdout is not None
+    run.stdout.readline()
+    run.kill()
+    run.communicate(timeout=60)
+    assert left_behind(mark, within_s=60.0) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["no-such-file.mp4"], "no-such-file.mp4"),
+        (["{demo}", "--pipeline", "[{name: rtl}]"], "Did you mean 'rlt'?"),
+        (["{demo}", "--model", "./no-such-model"], "no-such-model"),
+    ],
+)
+def test_a_mistake_is_one_sentence(demo_file: Path, arguments: list[str], sentence: str) -> None:
+    mark = uuid.uuid4().hex
+    given = [argument.format(demo=demo_file) for argument in arguments]
+    out, err = (run := start(mark, "caption", *given, "--json")).communicate(timeout=60)
+    assert run.returncode == 1
+    assert out == ""
+    assert err.startswith("streamer: ")
+    assert sentence in err
+    assert err.count("\n") == 1
+
+
+def test_a_taken_port_is_one_sentence(demo_file: Path) -> None:
+    with served(demo_file.parent) as base:
+        port = base.rsplit(":", 1)[1]
+        run = start(uuid.uuid4().hex, "caption", str(demo_file), "--json", "--redis-port", port)
+        out, err = run.communicate(timeout=60)
+    assert (run.returncode, out) == (1, "")
+    assert port in err
+    assert err.count("\n") == 1

@@ -1,0 +1,381 @@
+"""The command line: what is wrong is refused in one sentence, before anything is started."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import click
+import pytest
+import structlog
+import typer
+from click.testing import Result
+from typer.testing import CliRunner
+
+import streamer.local
+from streamer import __version__
+from streamer.cli import app
+from streamer.config import Settings
+from streamer.errors import StreamerError
+from streamer.events import Event
+from streamer.jobs import JobStatus
+from tests.clips import render, sound_only
+
+
+@pytest.fixture(autouse=True)
+def _logging() -> Iterator[None]:
+    """The command line sends logs to the stderr of its run, which is gone afterwards."""
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clip, what is none, and what passes for a checkpoint until it is loaded."""
+    folder = tmp_path_factory.mktemp("cli")
+    render(folder / "clip.mp4", 20)
+    sound_only(folder / "sound.mp4")
+    (folder / "empty.mp4").touch()
+    (folder / "text.mp4").write_text("This is not a video.\n" * 40)
+    (folder / "keys.yaml").write_text("on: 1\n")
+    (folder / "torn.yaml").write_text("source: [\n")
+    (folder / "list.yaml").write_text("- source\n")
+    (folder / "binary.yaml").write_bytes(b"\xff\xfe\x00\x01")
+    (folder / "typo.yaml").write_text("sorce: {fps: 2}\n")
+    (folder / "fps.yaml").write_text("source: {fps: fast}\n")
+    for name in ("model", "no_weights", "no_config"):
+        (folder / name).mkdir()
+        if name != "no_config":
+            (folder / name / "config.json").write_text('{"model_type": "qwen3_vl"}')
+        if name != "no_weights":
+            (folder / name / "model.safetensors").touch()
+    return folder
+
+
+@pytest.fixture
+def call(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Runs a command in the folder; a run that would start anything is a failure of the test."""
+    monkeypatch.chdir(folder)
+
+    def started(*_: object, **__: object) -> None:
+        raise AssertionError("something was started")
+
+    monkeypatch.setattr(streamer.local, "LocalRun", started)
+    return lambda *arguments: CliRunner().invoke(app, arguments)
+
+
+def sentence(result: Result, code: int = 1) -> str:
+    """The one line on stderr."""
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == code
+    assert result.stdout == ""
+    [line] = result.stderr.splitlines()
+    assert line.startswith("streamer: ")
+    assert not set("╭│╰") & set(line)
+    return line.removeprefix("streamer: ")
+
+
+CLIP = ("clip.mp4", "--model", "model")
+
+REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
+    "missing_file": (("none.mp4",), "none.mp4: cannot be opened"),
+    "name_like_an_emoji": (("x:bomb:.mp4",), "x:bomb:.mp4: cannot be opened"),
+    "name_like_markup": (("[red]x[/red].mp4",), "[red]x[/red].mp4: cannot be opened"),
+    "name_like_a_home": (("~no-such-user.mp4",), "~no-such-user.mp4: cannot be opened"),
+    "directory": (("model",), "is a folder"),
+    "empty_file": (("empty.mp4",), "empty.mp4: the file is empty"),
+    "text_named_mp4": (("text.mp4",), "text.mp4: no readable video header"),
+    "audio_only": (("sound.mp4",), "sound.mp4: holds audio but no video"),
+    "rtsp": (("rtsp://user:secret@cam/1",), "rtsp://cam/1: 'rtsp' is not supported"),
+    "device": (("/dev/null",), "/dev/null: is not a regular file"),
+    "nan": (("--pipeline", "[{name: rlt, threshold: .nan}]"), "pipeline[0]: rlt.threshold: nan"),
+    "infinity": (("--pipeline", "[{name: rlt, threshold: .inf}]"), "pipeline[0]: rlt.threshold"),
+    "keep": (("--pipeline", "[{name: rlt}, {name: tome, keep: 2}]"), "pipeline[1]: tome.keep: 2"),
+    "operator": (("--pipeline", "[{name: rtl}]"), "pipeline[0]: operator 'rtl' does not exist"),
+    "parameter": (("--pipeline", "[{name: rlt, treshold: 1}]"), "treshold"),
+    "order": (("--pipeline", "[{name: tome}, {name: rlt}]"), "pipeline[1]: rlt"),
+    "no_name": (("--pipeline", "[{threshold: 1}]"), "pipeline[0]: an entry needs a name"),
+    "torn_yaml": (("--pipeline", "[{"), "--pipeline is not YAML"),
+    "no_list": (("--pipeline", "rlt"), "pipeline"),
+    "a_mapping": (("--pipeline", "{name: rlt}"), "pipeline"),
+    "empty_pipeline": (("--pipeline", ""), "pipeline"),
+    "names_only": (("--pipeline", "[rlt]"), "pipeline.0: 'rlt'"),
+    "less_than_a_frame": (("--fps", "0.25", "--chunk-s", "2"), "is 0.5 frames a chunk"),
+    "broken_frames": (("--fps", "2", "--chunk-s", "1.25"), "is 2.5 frames a chunk"),
+    "nan_fps": (("--fps", "nan"), "source.fps: nan"),
+    "zero_fps": (("--fps", "0"), "source.fps: 0.0"),
+    "negative_chunk": (("--chunk-s", "-1"), "source.chunk_s: -1.0"),
+    "no_question": (("--question", "  "), "question: '  '"),
+    "port": (("--redis-port", "70000"), "queue.port: 70000"),
+    "no_model": (("--model", "./none"), "model folder none does not exist"),
+    "no_such_home": (("--model", "~no-such-user/m"), "model folder ~no-such-user/m does not exist"),
+    "no_config": (("--model", "no_config"), "model folder no_config has no config.json"),
+    "no_weights": (("--model", "no_weights"), "model folder no_weights has no weights"),
+    "config_missing": (("--config", "none.yaml"), "none.yaml cannot be read: No such file"),
+    "config_folder": (("--config", "model"), "model cannot be read: Is a directory"),
+    "config_torn": (("--config", "torn.yaml"), "torn.yaml is not YAML"),
+    "config_binary": (("--config", "binary.yaml"), "binary.yaml is not YAML"),
+    "config_list": (("--config", "list.yaml"), "list.yaml must hold a mapping"),
+    "config_keys": (("--config", "keys.yaml"), "keys.yaml: True: there is no such setting"),
+    "config_typo": (("--config", "typo.yaml"), "typo.yaml: sorce: there is no such setting"),
+    "config_value": (("--config", "fps.yaml"), "fps.yaml: source.fps: 'fast' is not allowed"),
+}
+
+
+@pytest.mark.parametrize(("given", "expected"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_work_is_refused_in_one_sentence(
+    call: Callable[..., Result], given: tuple[str, ...], expected: str
+) -> None:
+    option = given[0].startswith("--")
+    said = sentence(call("caption", *(CLIP if option else ("--model", "model")), *given))
+    assert expected in said
+    assert "secret" not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("STREAMER__SOURCE__FPS", "fast", "source.fps: 'fast' is not allowed"),
+        ("STREAMER__PIPELINE", "[{", "pipeline"),
+        ("STREAMER__SOURCE", "fast", "source"),
+    ],
+)
+def test_a_bad_environment_is_refused_in_one_sentence(
+    call: Callable[..., Result],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    value: str,
+    expected: str,
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert expected in sentence(call("caption", *CLIP))
+
+
+def test_a_server_that_has_no_such_video(call: Callable[..., Result]) -> None:
+    class Nothing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(404)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Nothing) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}/none.mp4"
+        result = call("caption", url, "--model", "model")
+        server.shutdown()
+        thread.join()
+    said = sentence(result)
+    assert said.startswith(f"{url}: the server answered ")
+    assert "404" in said
+
+
+@pytest.mark.parametrize(
+    "arguments", [("caption",), ("caption", *CLIP, "--fps", "x"), ("watch",), ("caption", "--nope")]
+)
+def test_wrong_usage_is_told_by_exit_code_2(
+    call: Callable[..., Result], arguments: tuple[str, ...]
+) -> None:
+    result = call(*arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert "Usage" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_the_version_is_printed(call: Callable[..., Result]) -> None:
+    result = call("--version")
+    assert (result.exit_code, result.stdout) == (0, f"streamer {__version__}\n")
+
+
+def commands() -> dict[str, Any]:
+    group = typer.main.get_command(app)
+    assert hasattr(group, "commands")
+    return dict(group.commands)
+
+
+def test_every_command_and_option_says_what_it_is_for() -> None:
+    assert set(commands()) == {"caption", "demo"}
+    for name, command in commands().items():
+        assert len((command.help or "").split()) > 5, name
+        for parameter in command.params:
+            assert len((getattr(parameter, "help", "") or "").split()) > 1, (name, parameter.name)
+
+
+@pytest.mark.parametrize("name", ["caption", "demo"])
+def test_help_shows_the_description(call: Callable[..., Result], name: str) -> None:
+    result = call(name, "--help")
+    assert result.exit_code == 0
+    first = commands()[name].help.splitlines()[0]
+    assert " ".join(first.split()) in " ".join(click.unstyle(result.stdout).split())
+
+
+# What a run that goes well, or not, looks like from outside. Everything below runs on a LocalRun
+# that has its events already.
+
+
+def caption(chunk: int, **more: Any) -> Event:
+    known: dict[str, Any] = {
+        "id": f"{chunk}-0",
+        "event": "caption",
+        "job": "cam",
+        "chunk": chunk,
+        "t0": 2.0 * chunk - 2,
+        "t1": 2.0 * chunk,
+        "question": "default",
+        "text": "Ein rotes Ding\nfährt 😀 [red]nach[/red] links :bomb:.",
+        "input_tokens": 10,
+        "dense_tokens": 40,
+        "chunk_latency_ms": 120.0,
+    }
+    return Event(**(known | more))
+
+
+def other(chunk: int, event: Any, reason: str | None) -> Event:
+    return Event(
+        id=f"{chunk}-0", event=event, job="cam", chunk=chunk, t0=0.0, t1=2.0, reason=reason
+    )
+
+
+GAP = other(2, "gap", "the source has no pictures here")
+UNCHANGED = Event(
+    id="3-0", event="unchanged", job="cam", chunk=3, t0=4.0, t1=6.0, question="default"
+)
+
+
+@pytest.fixture
+def ran(
+    call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., SimpleNamespace]:
+    """Runs `caption` on a LocalRun that has these events, then this error or exception."""
+
+    def run(
+        events: list[Event], *arguments: str, error: str | None = None, dies: Any = None
+    ) -> SimpleNamespace:
+        seen = SimpleNamespace(closed=False)
+
+        class FakeRun:
+            def __init__(
+                self, url: str, settings: Settings, *, told: Callable[[str], None]
+            ) -> None:
+                seen.url, seen.settings, self.told = url, settings, told
+
+            def __enter__(self) -> FakeRun:
+                self.told("starting")
+                return self
+
+            def __exit__(self, *_: object) -> None:
+                seen.closed = True
+
+            def events(self) -> Iterator[Event]:
+                yield from events
+                if dies is not None:
+                    raise dies
+
+            def status(self) -> JobStatus:
+                state = "failed" if error else "ended"
+                return JobStatus(state=state, last_chunk=len(events), error=error)
+
+        monkeypatch.setattr(streamer.local, "LocalRun", FakeRun)
+        seen.result = call("caption", *CLIP, *arguments)
+        assert seen.closed
+        return seen
+
+    return run
+
+
+def test_json_is_one_line_per_event_and_nothing_else(
+    ran: Callable[..., SimpleNamespace],
+) -> None:
+    events = [caption(1), GAP, UNCHANGED, caption(4, text="")]
+    result = ran(events, "--json").result
+    assert result.exit_code == 0
+    assert result.stdout == "".join(event.to_json_line() + "\n" for event in events)
+    assert [json.loads(line)["id"] for line in result.stdout.splitlines()] == [
+        *("1-0", "2-0", "3-0", "4-0")
+    ]
+    assert result.stderr == ""
+
+
+def test_for_people_there_is_a_line_per_event_and_a_sum(
+    ran: Callable[..., SimpleNamespace],
+) -> None:
+    result = ran([caption(1), GAP, UNCHANGED, caption(4)]).result
+    assert result.exit_code == 0
+    assert "0.0 –    2.0 s  Ein rotes Ding" in result.stdout
+    assert "[red]nach[/red] links :bomb:.  [10/40]" in result.stdout
+    assert "(gap: the source has no pictures here)" in result.stdout
+    assert "(unchanged)" in result.stdout
+    assert "None" not in result.stdout
+    assert "4 events for 8 s of video" in result.stderr
+    assert "20 of 80 tokens (25 %)" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [(), ("--json",)], ids=["people", "json"])
+@pytest.mark.parametrize(
+    ("events", "error", "code"),
+    [
+        ([caption(1)], None, 0),
+        ([GAP, UNCHANGED], None, 0),
+        ([caption(1), other(2, "error", "entry 2 is torn")], None, 1),
+        ([caption(1), other(2, "skipped", "trimmed")], None, 1),
+        ([caption(1)], "clip.mp4: it broke", 1),
+        ([], None, 1),
+    ],
+)
+def test_the_exit_code_says_whether_all_was_captioned(
+    ran: Callable[..., SimpleNamespace],
+    arguments: tuple[str, ...],
+    events: list[Event],
+    error: str | None,
+    code: int,
+) -> None:
+    result = ran(events, *arguments, error=error).result
+    assert result.exit_code == code
+    assert len(result.stdout.splitlines()) >= len(events)
+    assert ("streamer: clip.mp4: it broke\n" in result.stderr) == (error is not None)
+
+
+def test_a_run_that_fails_says_its_sentence_after_what_it_had(
+    ran: Callable[..., SimpleNamespace],
+) -> None:
+    dies = StreamerError("the caption worker failed: out of memory")
+    result = ran([caption(1)], "--json", dies=dies).result
+    assert result.exit_code == 1
+    assert len(result.stdout.splitlines()) == 1
+    assert result.stderr == "streamer: the caption worker failed: out of memory\n"
+
+
+def test_an_interrupt_is_no_error_and_cleans_up(ran: Callable[..., SimpleNamespace]) -> None:
+    result = ran([caption(1)], "--json", dies=KeyboardInterrupt()).result
+    assert result.exit_code == 130
+    assert "Traceback" not in result.stderr
+
+
+def test_options_reach_the_run_over_the_file_and_the_environment(
+    ran: Callable[..., SimpleNamespace], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text("source: {fps: 1, chunk_s: 4}\nquestion: From the file?\n")
+    monkeypatch.setenv("STREAMER__QUEUE__AHEAD", "3")
+    seen = ran(
+        [caption(1)],
+        *("--json", "--config", str(config), "--fps", "5", "--question", "What?"),
+        *("--pipeline", "[{name: rlt, threshold: 0.2}, {name: tome}]", "--redis-port", "7001"),
+    )
+    settings = seen.settings
+    assert seen.url == "clip.mp4"
+    assert (settings.source.fps, settings.source.chunk_s) == (5.0, 4.0)
+    assert (settings.queue.ahead, settings.queue.port) == (3, 7001)
+    assert (settings.question, settings.model.name) == ("What?", "model")
+    assert settings.pipeline == ({"name": "rlt", "threshold": 0.2}, {"name": "tome"})
+
+
+def test_an_empty_pipeline_is_dense(ran: Callable[..., SimpleNamespace]) -> None:
+    assert ran([caption(1)], "--pipeline", "[]").settings.pipeline == ()

@@ -1,0 +1,138 @@
+"""The decode worker over rendered clips, whose pictures say their own number."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from streamer.actors.decode import DecodeWorker, End, Failure, Reading
+from streamer.types import FrameChunk
+from tests.clips import cut, number_of, render
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """4.5 s at ten pictures a second."""
+    options = {"g": "20", "bf": "2"}
+    return render(tmp_path_factory.mktemp("clips") / "clip.mp4", 45, options=options)
+
+
+def reading(path: Path, job: str = "cam", fps: float = 2.0, chunk_s: float = 2.0) -> Reading:
+    return Reading(job=job, url=str(path), fps=fps, chunk_s=chunk_s)
+
+
+def seen(read: FrameChunk | End | Failure) -> tuple[int, float, float, list[int]]:
+    assert isinstance(read, FrameChunk), read
+    return read.number, read.t0, read.t1, [number_of(image) for image in read.frames]
+
+
+FIRST = (1, 0.0, 2.0, [0, 5, 10, 15])
+SECOND = (2, 2.0, 4.0, [20, 25, 30, 35])
+LAST = (3, 4.0, 4.5, [40])
+
+
+def test_a_clip_is_read_on_to_its_end(clip: Path) -> None:
+    worker = DecodeWorker()
+    assert [seen(worker.read(reading(clip), t)) for t in (0.0, 2.0, 4.0)] == [FIRST, SECOND, LAST]
+    assert worker.read(reading(clip), 4.5) == End()
+    assert worker.open == {}
+
+
+def test_reading_on_opens_the_source_once(clip: Path) -> None:
+    worker = DecodeWorker()
+    worker.read(reading(clip), 0.0)
+    held = worker.open["cam"]
+    worker.read(reading(clip), 2.0)
+    assert worker.open["cam"] is held
+
+
+def test_the_time_that_decoding_took_is_told(clip: Path) -> None:
+    ticks = iter(range(1000))
+    chunk = DecodeWorker(clock=lambda: next(ticks)).read(reading(clip), 0.0)
+    assert isinstance(chunk, FrameChunk)
+    assert chunk.decode_ms == 4000.0
+
+
+def test_any_chunk_can_be_read_again_or_sought(clip: Path) -> None:
+    worker = DecodeWorker()
+    order = (0.0, 0.0, 2.0, 2.0, 0.0, 4.0, 2.0, 4.0, 0.0)
+    expected = {0.0: FIRST, 2.0: SECOND, 4.0: LAST}
+    whole = {t: worker.read(reading(clip, job="other"), t) for t in expected}
+    for start_s in order:
+        read, want = worker.read(reading(clip), start_s), whole[start_s]
+        assert seen(read) == expected[start_s]
+        assert isinstance(read, FrameChunk)
+        assert isinstance(want, FrameChunk)
+        assert np.array_equal(read.frames, want.frames)
+        assert np.array_equal(read.pts, want.pts)
+
+
+def test_a_fresh_worker_knows_the_end_as_one_that_read_there(clip: Path) -> None:
+    """4.5 s is no chunk's border: the last chunk, which holds it, has been read already."""
+    assert DecodeWorker().read(reading(clip), 4.5) == End()
+    assert DecodeWorker().read(reading(clip), 100.0) == End()
+
+
+def test_two_jobs_do_not_disturb_each_other(clip: Path, tmp_path: Path) -> None:
+    other = render(tmp_path / "other.mp4", 20, fps=4)
+    worker = DecodeWorker()
+    one, two = reading(clip), reading(other, job="b", fps=4, chunk_s=1)
+    assert seen(worker.read(one, 0.0)) == FIRST
+    assert seen(worker.read(two, 0.0)) == (1, 0.0, 1.0, [0, 1, 2, 3])
+    assert seen(worker.read(one, 2.0)) == SECOND
+    assert seen(worker.read(two, 1.0)) == (2, 1.0, 2.0, [4, 5, 6, 7])
+    worker.close("cam")
+    assert list(worker.open) == ["b"]
+    assert seen(worker.read(two, 2.0)) == (3, 2.0, 3.0, [8, 9, 10, 11])
+    assert seen(worker.read(one, 4.0)) == LAST
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file that announces 9 s and holds about half of them."""
+    folder = tmp_path_factory.mktemp("short")
+    whole = render(folder / "whole.mp4", 90, movflags="faststart", noise=40)
+    return cut(whole, folder / "short.mp4", 0.5)
+
+
+def test_an_end_before_the_announced_one_says_what_is_missing(short: Path) -> None:
+    worker, at, spans = DecodeWorker(), 0.0, []
+    while isinstance(read := worker.read(reading(short), at), FrameChunk):
+        spans.append((read.t0, read.t1))
+        at = read.t1
+    assert isinstance(read, End)
+    assert read.missing is not None
+    assert read.missing[0] == pytest.approx(at)
+    assert read.missing[1] == pytest.approx(9.0, abs=0.2)
+    assert all(a[1] == b[0] for a, b in pairwise(spans))
+
+
+@pytest.mark.parametrize("beyond", [0.0, 0.5, 3.0])
+def test_what_is_missing_does_not_depend_on_who_asks(short: Path, beyond: float) -> None:
+    worker, at = DecodeWorker(), 0.0
+    while isinstance(read := worker.read(reading(short), at), FrameChunk):
+        at = read.t1
+    assert DecodeWorker().read(reading(short), at + beyond) == read
+
+
+def test_a_bad_path_is_a_failure_with_a_sentence(tmp_path: Path) -> None:
+    worker = DecodeWorker()
+    read = worker.read(reading(tmp_path / "none.mp4"), 0.0)
+    assert isinstance(read, Failure)
+    assert "none.mp4: cannot be opened (No such file or directory)" in read.reason
+    assert "\n" not in read.reason
+    assert worker.open == {}
+
+
+def test_a_file_that_appears_later_is_read(clip: Path, tmp_path: Path) -> None:
+    worker, path = DecodeWorker(), tmp_path / "later.mp4"
+    assert isinstance(worker.read(reading(path), 0.0), Failure)
+    path.write_bytes(clip.read_bytes())
+    assert seen(worker.read(reading(path), 0.0)) == FIRST
+
+
+def test_closing_what_is_not_open_is_no_error() -> None:
+    DecodeWorker().close("nobody")

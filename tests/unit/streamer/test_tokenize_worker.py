@@ -1,0 +1,261 @@
+"""The token stream's writer: what it writes, and that a crash anywhere changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from streamer.actors.decode import End, Failure
+from streamer.actors.tokenize import TokenizeWorker
+from streamer.adapters.clock import ManualClock
+from streamer.adapters.memory_queue import MemoryQueue
+from streamer.errors import SourceError, StreamGone, WriterReplaced
+from streamer.jobs import read_status
+from streamer.model import VideoModel
+from streamer.types import FrameChunk
+from streamer.wire import TokenChunk
+from tests.unit.streamer.fakes import (
+    JOB,
+    FakeDecoder,
+    FragileQueue,
+    PowerCut,
+    a_job,
+    decoded,
+    same_chunk,
+    tokenizer_of,
+    write_events,
+)
+from tests.unit.streamer.tiny import chunks_of, moving_square, tiny_model
+
+
+@pytest.fixture(scope="module")
+def model() -> VideoModel:
+    return tiny_model()
+
+
+def run(worker: TokenizeWorker) -> None:
+    """To the end, with a caption side that keeps up."""
+    while worker.step():
+        write_events(worker.queue, worker.job, upto=worker.number - 1)
+
+
+def eventful() -> list[FrameChunk]:
+    """Two seconds each; the hole after the third comes early, the sixth is of another size and the
+    last has an odd number of frames."""
+    chunks = chunks_of(moving_square(28))
+    tall = np.repeat(moving_square(1, size=(80, 48)), 4, axis=0)
+    last = chunks[6]
+    return [
+        *chunks[:2],
+        replace(chunks[2], t1=5.5, pts=chunks[2].pts[:3], frames=chunks[2].frames[:3]),
+        chunks[4],
+        replace(chunks[5], frames=tall),
+        replace(last, t1=13.5, pts=last.pts[:3], frames=last.frames[:3]),
+    ]
+
+
+MISSING = End(missing=(13.5, 20.7))
+
+
+def uninterrupted(model: VideoModel, decoder: FakeDecoder) -> list[TokenChunk]:
+    queue = MemoryQueue()
+    run(tokenizer_of(model, a_job(), decoder, queue))
+    return decoded(queue)
+
+
+def test_chunks_are_numbered_contiguous_and_i_then_p(model: VideoModel) -> None:
+    # Given a clip in which little moves
+    queue, clock = MemoryQueue(), ManualClock()
+    worker = tokenizer_of(model, a_job(), FakeDecoder(chunks_of(moving_square(14))), queue, clock)
+    # When it is tokenized to its end
+    run(worker)
+    # Then
+    heads = [chunk.head for chunk in decoded(queue)]
+    assert [h.number for h in heads] == [1, 2, 3, 4]
+    assert [h.kind for h in heads] == ["I", "P", "P", "P"]
+    assert [(h.t0, h.t1) for h in heads] == [(0, 2), (2, 4), (4, 6), (6, 7)]
+    assert [h.tubelet_t for h in heads] == [0, 2, 4, 6]
+    assert all(0 < h.tokens < h.dense for h in heads)
+    assert all(h.written_at == clock.now() for h in heads)
+    assert {h.job for h in heads} == {JOB}
+    status = read_status(queue.job(JOB) or {})
+    assert (status.state, status.last_chunk, status.error) == ("running", 4, None)
+
+
+def test_what_is_missing_has_entries_of_its_own(model: VideoModel) -> None:
+    heads = [chunk.head for chunk in uninterrupted(model, FakeDecoder(eventful(), MISSING))]
+    assert [(h.number, h.kind, h.t0, h.t1) for h in heads] == [
+        (1, "I", 0, 2),
+        (2, "P", 2, 4),
+        (3, "P", 4, 5.5),
+        (4, "gap", 5.5, 8),
+        (5, "I", 8, 10),
+        (6, "I", 10, 12),
+        (7, "I", 12, 13.5),
+        (8, "gap", 13.5, 20.7),
+    ]
+    assert [h.reason for h in heads] == [
+        "first",
+        "",
+        "",
+        "the source has no pictures here",
+        "gap",
+        "resize",
+        "resize",
+        "the file announces pictures here, but does not hold them",
+    ]
+    with_body = [h for h in heads if h.has_body]
+    assert [h.grid for h in with_body] == [(4, 5)] * 4 + [(5, 3), (4, 5)]
+    assert [h.tubelet_t for h in with_body] == [0, 2, 4, 6, 8, 10]
+
+
+@pytest.mark.parametrize("cut_after", range(1, 9))
+def test_a_crash_after_any_entry_changes_nothing(model: VideoModel, cut_after: int) -> None:
+    # Given a worker that dies when an entry is stored and its own state has not moved on
+    decoder = FakeDecoder(eventful(), MISSING)
+    queue = FragileQueue("tokens", cut_after)
+    with pytest.raises(PowerCut):
+        run(tokenizer_of(model, a_job(), decoder, queue))
+    assert queue.last(JOB, "tokens") == cut_after
+    # When another takes its place
+    run(tokenizer_of(model, a_job(), decoder, queue))
+    # Then nobody can tell
+    for chunk, expected in zip(decoded(queue), uninterrupted(model, decoder), strict=True):
+        assert same_chunk(chunk, expected), expected.head
+    assert read_status(queue.job(JOB) or {}).last_chunk == 8
+
+
+@pytest.mark.parametrize("steps", range(1, 5))
+def test_two_crashes_in_long_groups_change_nothing(model: VideoModel, steps: int) -> None:
+    """The keyframe interval falls due at the same chunk, however often the writer was replaced."""
+    decoder = FakeDecoder(chunks_of(moving_square(24)))
+    job, queue, whole = a_job(keyframes={"interval_s": 6.0}), MemoryQueue(), MemoryQueue()
+    run(tokenizer_of(model, job, decoder, whole))
+    for _ in range(2):
+        worker = tokenizer_of(model, job, decoder, queue)
+        for _ in range(steps):
+            worker.step()
+    run(tokenizer_of(model, job, decoder, queue))
+    assert [c.head.kind for c in decoded(whole)] == ["I", "P", "P", "I", "P", "P"]
+    for chunk, expected in zip(decoded(queue), decoded(whole), strict=True):
+        assert same_chunk(chunk, expected), expected.head
+
+
+def test_a_replaced_writer_that_comes_back_does_no_harm(model: VideoModel) -> None:
+    # Given a worker that fell asleep after one chunk, and one that did the rest
+    decoder, queue = FakeDecoder(chunks_of(moving_square(16))), MemoryQueue()
+    sleeper = tokenizer_of(model, a_job(), decoder, queue)
+    sleeper.step()
+    run(tokenizer_of(model, a_job(), decoder, queue))
+    before = queue.read(JOB, "tokens", after=0)
+    # When it wakes up
+    run(sleeper)
+    # Then what was written stands
+    assert queue.read(JOB, "tokens", after=0) == before
+    assert read_status(queue.job(JOB) or {}).last_chunk == 4
+
+
+def test_a_replaced_writer_stops_when_its_place_is_trimmed(model: VideoModel) -> None:
+    decoder, queue = FakeDecoder(chunks_of(moving_square(16))), MemoryQueue()
+    sleeper = tokenizer_of(model, a_job(), decoder, queue)
+    run(tokenizer_of(model, a_job(), decoder, queue))
+    queue.trim(JOB, "tokens", before=3)
+    with pytest.raises(WriterReplaced, match="entry 1 was refused, the stream is at 4"):
+        sleeper.step()
+
+
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_a_file_waits_for_its_captions(model: VideoModel, ahead: int) -> None:
+    # Given a caption side that has said nothing
+    job, queue, clock = a_job(queue={"ahead": ahead}), MemoryQueue(), ManualClock()
+    worker = tokenizer_of(model, job, FakeDecoder(eventful(), MISSING), queue, clock)
+    # When the worker is asked again and again
+    for _ in range(10):
+        assert worker.step()
+    # Then it is `ahead` chunks ahead, and slept
+    assert queue.length(JOB, "tokens") == ahead
+    assert clock.monotonic() > 0
+    # When captions come one by one, then never more than `ahead` wait, not even at a gap
+    for said in range(1, 9 - ahead):
+        write_events(queue, job, upto=said)
+        for _ in range(3):
+            worker.step()
+        assert queue.length(JOB, "tokens") == said + ahead
+
+
+def test_a_worker_that_takes_over_is_not_ahead_of_what_was_said(model: VideoModel) -> None:
+    job, queue, decoder = a_job(queue={"ahead": 2}), MemoryQueue(), FakeDecoder(eventful())
+    first = tokenizer_of(model, job, decoder, queue)
+    for said in (1, 2):
+        first.step()
+        write_events(queue, job, upto=said)
+    second = tokenizer_of(model, job, decoder, queue)
+    second.step()
+    assert queue.last(JOB, "tokens") == 3
+
+
+def test_a_source_that_fails_ends_the_job_with_its_sentence(model: VideoModel) -> None:
+    queue = MemoryQueue()
+    decoder = FakeDecoder(chunks_of(moving_square(8)), Failure(reason="clip.mp4: it broke"))
+    run(tokenizer_of(model, a_job(), decoder, queue))
+    status = read_status(queue.job(JOB) or {})
+    assert (status.last_chunk, status.error) == (2, "clip.mp4: it broke")
+    assert [chunk.head.kind for chunk in decoded(queue)] == ["I", "P"]
+
+
+def test_a_source_that_fails_at_once_has_no_chunks(model: VideoModel) -> None:
+    queue = MemoryQueue()
+    run(tokenizer_of(model, a_job(), FakeDecoder([], Failure(reason="no such file")), queue))
+    status = read_status(queue.job(JOB) or {})
+    assert (status.last_chunk, status.error) == (0, "no such file")
+    assert queue.length(JOB, "tokens") == 0
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3])
+def test_a_source_shorter_than_a_chunk_is_one_chunk(model: VideoModel, frames: int) -> None:
+    queue = MemoryQueue()
+    run(tokenizer_of(model, a_job(), FakeDecoder(chunks_of(moving_square(frames))), queue))
+    [chunk] = decoded(queue)
+    assert (chunk.head.kind, chunk.head.t0, chunk.head.t1) == ("I", 0, frames / 2)
+    tubelets = (frames + 1) // 2
+    assert chunk.head.dense == tubelets * 20
+    assert chunk.head.tubelet_s == ((0.25, 1.0) if frames > 1 else (0.0,))[:tubelets]
+    assert read_status(queue.job(JOB) or {}).last_chunk == 1
+
+
+def test_a_source_that_starts_late_starts_with_a_gap(model: VideoModel) -> None:
+    decoder = FakeDecoder(chunks_of(moving_square(12))[1:])
+    whole = uninterrupted(model, decoder)
+    assert [(c.head.kind, c.head.t0) for c in whole] == [("gap", 0), ("I", 2), ("P", 4)]
+    queue = FragileQueue("tokens", 1)
+    with pytest.raises(PowerCut):
+        run(tokenizer_of(model, a_job(), decoder, queue))
+    run(tokenizer_of(model, a_job(), decoder, queue))
+    for chunk, expected in zip(decoded(queue), whole, strict=True):
+        assert same_chunk(chunk, expected)
+
+
+def test_a_deleted_job_stops_its_writer(model: VideoModel) -> None:
+    queue = MemoryQueue()
+    worker = tokenizer_of(model, a_job(), FakeDecoder(chunks_of(moving_square(16))), queue)
+    worker.step()
+    queue.delete_job(JOB)
+    with pytest.raises(StreamGone):
+        worker.step()
+    assert queue.jobs() == []
+
+
+def test_a_source_that_cannot_be_read_again_is_named(model: VideoModel) -> None:
+    # Given two chunks in the stream, and a file that was shortened meanwhile
+    queue = MemoryQueue()
+    worker = tokenizer_of(model, a_job(), FakeDecoder(chunks_of(moving_square(8))), queue)
+    worker.step()
+    worker.step()
+    # Then a new worker says so
+    with pytest.raises(SourceError, match=r"cannot be read again from 2 s: it ends before"):
+        tokenizer_of(model, a_job(), FakeDecoder(chunks_of(moving_square(4))), queue)
+    gone = FakeDecoder([], Failure(reason="no such file"))
+    with pytest.raises(SourceError, match=r"cannot be read again from 0 s: no such file"):
+        tokenizer_of(model, a_job(), gone, queue)
