@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from streamer.errors import ModelError
@@ -15,9 +16,10 @@ def resolve(name: str) -> str:
 
     Raises ModelError if a folder does not hold a Qwen3-VL checkpoint.
     """
-    folder = EMBEDDED if name == "embedded" else Path(name).expanduser()
+    folder = EMBEDDED if name == "embedded" else Path(os.path.expanduser(name))
     if not folder.exists():
-        if name.startswith((".", "/", "~")) or name == "embedded":
+        beside_others = "/" in name and folder.parent.exists()
+        if name.startswith((".", "/", "~")) or name == "embedded" or beside_others:
             raise ModelError(f"model folder {folder} does not exist; give a folder or 'embedded'")
         return name
     config = folder / "config.json"

@@ -30,7 +30,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def version(wanted: bool) -> None:
@@ -73,17 +73,17 @@ def caption(
     Example: streamer caption video.mp4 --json --question "How many things move?"
     """
     configure(verbose=verbose)
-    overrides = _overrides(
-        {
-            ("source", "fps"): fps,
-            ("source", "chunk_s"): chunk_s,
-            ("model", "name"): model,
-            ("pipeline",): None if pipeline is None else _yaml(pipeline),
-            ("question",): question,
-            ("queue", "port"): redis_port,
-        }
-    )
     with _one_sentence():
+        overrides = _overrides(
+            {
+                ("source", "fps"): fps,
+                ("source", "chunk_s"): chunk_s,
+                ("model", "name"): model,
+                ("pipeline",): None if pipeline is None else _yaml(pipeline),
+                ("question",): question,
+                ("queue", "port"): redis_port,
+            }
+        )
         settings = load(config, overrides)
         raise typer.Exit(_caption(url, settings, json=json, truth=None))
 
@@ -119,10 +119,10 @@ def _caption(url: str, settings: Settings, *, json: bool, truth: list[str] | Non
         status = run.status()
     if not json:
         errors.print(line.summary())
-    if status.error:
-        errors.print(f"streamer: {status.error}", markup=False)
-        return FAILED
-    return FAILED if bad or not line.chunks else OK
+    error = status.error or (None if line.chunks else "the source gave nothing to caption")
+    if error:
+        errors.print(f"streamer: {error}", markup=False)
+    return FAILED if error or bad else OK
 
 
 def check(url: str, settings: Settings) -> None:
@@ -130,8 +130,7 @@ def check(url: str, settings: Settings) -> None:
 
     Raises ConfigError, ModelError, SourceError.
     """
-    from streamer.local import absolute
-    from streamer.sources import open_source
+    from streamer.sources import absolute, open_source
 
     source = settings.source
     frames = source.fps * source.chunk_s
@@ -150,9 +149,15 @@ def check(url: str, settings: Settings) -> None:
 
 def _yaml(text: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        value = yaml.safe_load(text)
     except yaml.YAMLError as exc:
-        raise typer.BadParameter(f"--pipeline is not YAML: {' '.join(str(exc).split())}") from exc
+        raise ConfigError(f"--pipeline is not YAML: {' '.join(str(exc).split())}") from exc
+    if not isinstance(value, list):
+        raise ConfigError(
+            f"--pipeline must be a list of operators, got {value!r}; "
+            "e.g. '[{name: rlt}]', or '[]' for none"
+        )
+    return value
 
 
 def _overrides(given: dict[tuple[str, ...], Any]) -> dict[str, Any]:
@@ -236,7 +241,8 @@ def _waiting(*, enabled: bool) -> Iterator[_Line]:
 
 
 def _lines(event: Event, truth: list[str] | None) -> list[str]:
-    said = event.text if event.event == "caption" else f"({event.event}: {event.reason})"
+    aside = f"({event.event}: {event.reason})" if event.reason else f"({event.event})"
+    said = event.text if event.event == "caption" else aside
     cost = "" if event.dense_tokens is None else f"  [{event.input_tokens}/{event.dense_tokens}]"
     lines = [f"{event.t0:6.1f} – {event.t1:5.1f} s  {said}{cost}"]
     if truth and event.chunk <= len(truth):

@@ -11,7 +11,12 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsError,
+)
 
 from streamer.errors import ConfigError
 
@@ -92,6 +97,8 @@ def load(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -
     Raises ConfigError, which names each setting by its YAML path, its value and what is allowed.
     """
     given = _merge(_merge(_yaml(path), _environment()), dict(overrides or {}))
+    if strange := [key for key in given if not isinstance(key, str)]:
+        raise ConfigError(f"{path}: {strange[0]!r}: there is no such setting")
     try:
         return Settings(**given)
     except ValidationError as exc:
@@ -121,7 +128,10 @@ def _environment() -> dict[str, Any]:
     source = EnvSettingsSource(
         Settings, env_prefix=PREFIX, env_nested_delimiter="__", case_sensitive=False
     )
-    return source()
+    try:
+        return source()
+    except SettingsError as exc:
+        raise ConfigError(f"environment: {exc}; give JSON, or one variable per setting") from exc
 
 
 def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from streamer.adapters.queue import Entry, Queue
 from streamer.errors import WireError
-from streamer.wire import decode_head
+from streamer.wire import ChunkHead, decode_head
 
 PAGE = 4
 
@@ -19,14 +19,24 @@ def last_group(queue: Queue, job_id: str, *, upto: int | None = None) -> list[En
     while entries := queue.read_back(job_id, "tokens", before=before, count=PAGE):
         for entry in entries:
             found.append(entry)
-            if _starts_a_group(entry):
+            if _starts_a_group(entry, job_id):
                 return found[::-1]
         before = entries[-1].number
     return found[::-1]
 
 
-def _starts_a_group(entry: Entry) -> bool:
+def head_of(entry: Entry, job_id: str) -> ChunkHead:
+    """What an entry of a token stream is. Raises WireError; also if it belongs elsewhere."""
+    head = decode_head(entry.fields, where=entry.where)
+    if head.job != job_id:
+        raise WireError(f"{entry.where}: head.job: {head.job!r}, must be {job_id!r}")
+    if head.number != entry.number:
+        raise WireError(f"{entry.where}: head.number: {head.number}, must be {entry.number}")
+    return head
+
+
+def _starts_a_group(entry: Entry, job_id: str) -> bool:
     try:
-        return decode_head(entry.fields, where=entry.where).kind == "I"
+        return head_of(entry, job_id).kind == "I"
     except WireError:
         return False

@@ -62,13 +62,16 @@ def read_job(job_id: str, record: Mapping[str, str]) -> Job:
             settings=Settings(**spec["settings"]),
         )
     except (KeyError, TypeError, ValueError) as exc:
-        raise QueueError(f"the record of job {job_id} is malformed: {exc}") from exc
+        said = " ".join(str(exc).split())
+        raise QueueError(f"the record of job {job_id} is malformed: {said}") from exc
 
 
 def read_status(record: Mapping[str, str]) -> JobStatus:
     """The progress in a record."""
     state = record.get("state", "running")
     last = record.get("last_chunk")
+    if last is not None and not last.isdecimal():
+        raise QueueError(f"a job's record is malformed: last_chunk {last!r} is not a number")
     return JobStatus(
         state="ended" if state == "ended" else "failed" if state == "failed" else "running",
         last_chunk=int(last) if last is not None else None,

@@ -18,6 +18,7 @@ from streamer.config import Settings
 from streamer.errors import StreamerError
 from streamer.events import Event, decode_chunk_events
 from streamer.jobs import Job, JobStatus, Question, read_status
+from streamer.sources import absolute
 
 BLOCK_S = 0.5
 
@@ -95,10 +96,3 @@ class LocalRun:
         if record is None:
             return JobStatus(state="failed", last_chunk=None, error="the job was deleted")
         return read_status(record)
-
-
-def absolute(url: str) -> str:
-    """A path that means the same in every worker; URLs stay as they are."""
-    return (
-        url if "://" in url or url.startswith("file:") else str(Path(url).expanduser().absolute())
-    )

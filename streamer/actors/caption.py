@@ -9,11 +9,11 @@ from streamer.adapters.clock import Clock
 from streamer.adapters.queue import Entry, Queue
 from streamer.errors import WireError
 from streamer.events import Event, EventKind, encode_chunk_events, event_id
-from streamer.groups import last_group
+from streamer.groups import head_of, last_group
 from streamer.jobs import Job, read_status
 from streamer.language.session import Ask, Session, answer
 from streamer.model import VideoModel
-from streamer.wire import ChunkHead, decode, decode_head
+from streamer.wire import ChunkHead, decode
 
 BLOCK_S = 0.5
 
@@ -36,8 +36,7 @@ class CaptionWorker:
         if self.said:
             for entry in last_group(self.queue, self.job.id, upto=self.said):
                 with suppress(WireError):  # said to be broken when its turn came
-                    head = self._append(entry)
-                    self.t0, self.t1 = head.t0, head.t1
+                    self._append(entry)
 
     def step(self) -> bool:
         """Takes the chunks that are there, waiting a moment for one; False when all is said."""
@@ -47,15 +46,14 @@ class CaptionWorker:
         return bool(entries) or not self._finished()
 
     def _say(self, entry: Entry) -> None:
-        received = self.clock.now()
+        received, started = self.clock.now(), self.clock.monotonic()
         try:
             head = self._append(entry)
         except WireError as exc:
             events = [self._event(entry.number, 0, "error", reason=str(exc))]
         else:
-            self.t0, self.t1 = head.t0, head.t1
-            if head.kind in ("I", "P"):
-                events = self._captions(head, received)
+            if head.has_body:
+                events = self._captions(head, received, started)
             else:
                 kind: EventKind = "gap" if head.kind == "gap" else "skipped"
                 events = [self._event(head.number, 0, kind, reason=head.reason)]
@@ -63,19 +61,20 @@ class CaptionWorker:
         self.said = entry.number
 
     def _append(self, entry: Entry) -> ChunkHead:
-        head = decode_head(entry.fields, where=entry.where)
+        head = head_of(entry, self.job.id)
+        self.t0, self.t1 = head.t0, head.t1
         if head.kind == "I":
             self.session.restart(head.t0)  # even if its body is broken: what follows is a new group
         chunk = decode(entry.fields, where=entry.where)
         if chunk.head.has_body:
-            self.session.append(chunk)
+            self.session.append(chunk, where=entry.where)
         return chunk.head
 
-    def _captions(self, head: ChunkHead, received: float) -> list[Event]:
+    def _captions(self, head: ChunkHead, received: float, started: float) -> list[Event]:
         asks = [Ask(session=self.session, prompt=q.prompt) for q in self.job.questions]
         answers = answer(self.model, asks, max_new_tokens=self.job.settings.model.max_new_tokens)
         queued_ms = max(0.0, received - head.written_at) * 1e3 if head.written_at else 0.0
-        vlm_ms = (self.clock.now() - received) * 1e3
+        vlm_ms = (self.clock.monotonic() - started) * 1e3
         return [
             replace(
                 self._event(head.number, n, "caption"),

@@ -10,11 +10,11 @@ from streamer.actors.decode import End, Failure
 from streamer.adapters.clock import Clock
 from streamer.adapters.queue import Queue
 from streamer.errors import SourceError
-from streamer.groups import last_group
+from streamer.groups import head_of, last_group
 from streamer.jobs import Job
 from streamer.types import FrameChunk, Gap
 from streamer.vision.stream_encoder import StreamEncoder
-from streamer.wire import ChunkHead, TokenChunk, decode_head, encode
+from streamer.wire import ChunkHead, TokenChunk, encode
 
 POLL_S = 0.05
 
@@ -57,7 +57,7 @@ class TokenizeWorker:
         the same picture as before; nothing is encoded twice.
         """
         entries = last_group(self.queue, self.job.id)
-        heads = [decode_head(entry.fields, where=entry.where) for entry in entries]
+        heads = [head_of(entry, self.job.id) for entry in entries]
         self.groups = [heads[0].number] if heads else []
         for head in heads:
             self._take_up(head, heads[0])
@@ -74,14 +74,14 @@ class TokenizeWorker:
         self.encoder.replay(chunk, first_tubelet=first.tubelet_t)
 
     def step(self) -> bool:
-        """Writes the next chunk, or waits a moment when it is too far ahead; False at the end."""
+        """Writes the next entry, or waits a moment when it is too far ahead; False at the end."""
         if self._too_far_ahead():
             self.clock.sleep(POLL_S)
             return True
         read = self.decoder.read(self.next_s)
         if isinstance(read, FrameChunk):
-            self._write_gap(self.next_s, read.t0, "the source has no pictures here")
-            self._write(self.encoder.encode(replace(read, number=self.number)))
+            if not self._write_gap(self.next_s, read.t0, "the source has no pictures here"):
+                self._write(self.encoder.encode(replace(read, number=self.number)))
             return True
         error = None
         if isinstance(read, Failure):
@@ -107,9 +107,12 @@ class TokenizeWorker:
         self.captioned = self.queue.last(self.job.id, "events")
         return self.number - self.captioned > ahead
 
-    def _write_gap(self, t0: float, t1: float, reason: str) -> None:
-        if t1 > t0 + 1e-6:
-            self._write(self.encoder.gap(Gap(number=self.number, t0=t0, t1=t1, reason=reason)))
+    def _write_gap(self, t0: float, t1: float, reason: str) -> bool:
+        """False, and nothing written, where nothing is missing."""
+        if t1 <= t0 + 1e-6:
+            return False
+        self._write(self.encoder.gap(Gap(number=self.number, t0=t0, t1=t1, reason=reason)))
+        return True
 
     def _write(self, chunk: TokenChunk) -> None:
         stamped = replace(chunk, head=replace(chunk.head, written_at=self.clock.now()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from transformers import (
     PreTrainedTokenizerFast,
     Qwen3VLConfig,
@@ -11,6 +12,8 @@ from transformers import (
 
 MAX_CELLS = 64
 CELL_PX = 16
+POSITIONS = 8
+"""Entries along a side of the learned position table."""
 GRIDS: tuple[tuple[int, int], ...] = ((8, 8), (6, 10), (6, 9), (10, 6), (5, 11), (7, 9))
 """Rows and columns of cells trained on: squares, 16:9, 4:3, portrait, wide, and between."""
 
@@ -45,7 +48,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLForConditionalGene
             "spatial_merge_size": 1,
             "temporal_patch_size": 2,
             "out_hidden_size": 128,
-            "num_position_embeddings": 64,
+            "num_position_embeddings": POSITIONS**2,
             "deepstack_visual_indexes": [1],
         },
         image_token_id=ids("<|image_pad|>"),
@@ -54,7 +57,28 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLForConditionalGene
         vision_end_token_id=ids("<|vision_end|>"),
         tie_word_embeddings=True,
     )
-    return Qwen3VLForConditionalGeneration(config)
+    model = Qwen3VLForConditionalGeneration(config)
+    with torch.no_grad():
+        model.model.visual.pos_embed.weight.copy_(position_waves(POSITIONS, 128))
+    return model
+
+
+def position_waves(side: int, width: int) -> torch.Tensor:
+    """(side², width) smooth waves over the picture, where the position table starts.
+
+    From the usual start, a hundredth of the patch embedding's size, the tower cannot tell where a
+    patch lies for thousands of steps, and the captions cannot say it.
+    """
+    at = torch.arange(side) / (side - 1)
+    turns = torch.arange(1, 5) * torch.pi / 2
+    waves = torch.cat(
+        [(at[:, None] * turns).sin(), (at[:, None] * turns).cos()], dim=1
+    )  # [side, 8]
+    rows, columns = waves[:, None].expand(-1, side, -1), waves[None].expand(side, -1, -1)
+    table = torch.cat([rows, columns], dim=2).flatten(0, 1)  # [side², 16]
+    mix = torch.randn(table.shape[1], width, generator=torch.Generator().manual_seed(0))
+    mixed = table @ mix
+    return 0.7 * (mixed - mixed.mean(0)) / mixed.std()
 
 
 def build_processor() -> Qwen3VLVideoProcessor:

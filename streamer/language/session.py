@@ -15,6 +15,7 @@ from torch.nn import functional
 from transformers import DynamicCache
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
+from streamer.errors import WireError
 from streamer.language.layout import Piece, join
 from streamer.model import VideoModel
 from streamer.wire import TokenChunk
@@ -39,9 +40,13 @@ class Session:
         return int(self.cache.get_seq_length())
 
     @torch.inference_mode()
-    def append(self, chunk: TokenChunk) -> None:
-        """Prefills one I- or P-chunk; an I-chunk restarts the trunk."""
+    def append(self, chunk: TokenChunk, *, where: str = "chunk") -> None:
+        """Prefills one I- or P-chunk; an I-chunk restarts the trunk.
+
+        Raises WireError, and changes nothing, for tokens that another model made.
+        """
         head, layout = chunk.head, self.model.layout
+        self._check(chunk, where)
         if head.kind == "I":
             self.restart(head.t0)
         pieces = [] if self.length else [layout.head()]
@@ -53,6 +58,24 @@ class Session:
             base = piece.next_base
         self._prefill(join(pieces), chunk)
         self.base = base
+
+    def _check(self, chunk: TokenChunk, where: str) -> None:
+        config = self.model.model.config
+        width, layers = (
+            config.text_config.hidden_size,
+            len(config.vision_config.deepstack_visual_indexes),
+        )
+        if chunk.tokens.shape[1] != width:
+            raise WireError(
+                f"{where}: body.tokens: {chunk.tokens.shape[1]} wide, this model's are {width}; "
+                "tokenize and caption with the same model"
+            )
+        found = 0 if chunk.deepstack is None else len(chunk.deepstack)
+        if found != layers:
+            raise WireError(
+                f"{where}: body.deepstack: {found} layers, this model has {layers}; "
+                "tokenize and caption with the same model"
+            )
 
     def _prefill(self, piece: Piece, chunk: TokenChunk) -> None:
         model = self.model.model

@@ -1,7 +1,7 @@
 """Sources: what a URL opens to, read as pictures sampled at even media times."""
 
-from streamer.sources.fetch import redact
+from streamer.sources.fetch import absolute, redact
 from streamer.sources.info import Limits, StreamInfo
 from streamer.sources.source import Source, open_source
 
-__all__ = ["Limits", "Source", "StreamInfo", "open_source", "redact"]
+__all__ = ["Limits", "Source", "StreamInfo", "absolute", "open_source", "redact"]

@@ -75,6 +75,13 @@ def _cut(rest: str) -> tuple[str, str, str]:
     )
 
 
+def absolute(url: str) -> str:
+    """A path that means the same in every process; URLs stay as they are."""
+    if "://" in url or url.startswith("file:"):
+        return url
+    return str(Path(os.path.expanduser(url)).absolute())  # as it is where there is no such user
+
+
 def local_path(url: str) -> Path | None:
     """The path of a file URL or plain path; None for http(s).
 

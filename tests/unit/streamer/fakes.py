@@ -45,11 +45,30 @@ class FakeDecoder:
         return next((c for c in self.chunks if c.t0 >= start_s - 1e-6), self.end)
 
 
+class RememberingQueue(MemoryQueue):
+    """Remembers what was written after it is trimmed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: dict[tuple[Stream, int], Entry] = {}
+
+    def append(
+        self, job_id: str, stream: Stream, number: int, fields: Mapping[str, bytes]
+    ) -> Written:
+        done = super().append(job_id, stream, number, fields)
+        if done == "written":
+            self.written[stream, number] = Entry(number, dict(fields), f"job {job_id} {stream}")
+        return done
+
+    def everything(self, stream: Stream) -> list[Entry]:
+        return [entry for (name, _), entry in self.written.items() if name == stream]
+
+
 class PowerCut(Exception):
     """The worker dies here."""
 
 
-class FragileQueue(MemoryQueue):
+class FragileQueue(RememberingQueue):
     """Cuts the writer's power right after the `after`-th append to `stream` has been stored."""
 
     def __init__(self, stream: Stream, after: int) -> None:
@@ -105,11 +124,11 @@ def tokenizer_of(
 
 def token_entries(model: VideoModel, job: Job, decoder: FakeDecoder) -> list[Entry]:
     """The whole token stream of a job."""
-    queue = MemoryQueue()
+    queue = RememberingQueue()
     worker = tokenizer_of(model, job, decoder, queue)
     while worker.step():
         write_events(queue, job, upto=queue.last(job.id, "tokens"))
-    return queue.read(job.id, "tokens", after=0)
+    return queue.everything("tokens")
 
 
 def write_events(queue: Queue, job: Job, *, upto: int) -> None:
@@ -127,9 +146,9 @@ def fill(queue: Queue, job: Job, entries: Sequence[Entry], *, error: str | None 
     queue.update_job(job.id, {**end, "error": error} if error else end)
 
 
-def decoded(queue: Queue, stream: Stream = "tokens") -> list[TokenChunk]:
-    """Every chunk in the token stream."""
-    return [decode(e.fields, where=e.where) for e in queue.read(JOB, stream, after=0)]
+def decoded(queue: RememberingQueue) -> list[TokenChunk]:
+    """Every chunk that was written to the token stream, in order of writing."""
+    return [decode(e.fields, where=e.where) for e in queue.everything("tokens")]
 
 
 def timeless(head: ChunkHead) -> ChunkHead:

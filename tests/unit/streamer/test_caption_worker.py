@@ -146,6 +146,19 @@ def test_a_crash_after_any_entry_changes_no_text(
     assert read_status(queue.job(JOB) or {}).state == "ended"
 
 
+@pytest.mark.parametrize("cut_after", [5, 6])
+def test_a_stream_trimmed_to_its_last_group_is_enough_to_go_on(
+    model: VideoModel, tokens: list[Entry], cut_after: int
+) -> None:
+    queue = FragileQueue("events", cut_after)
+    fill(queue, a_job(), tokens)
+    with pytest.raises(PowerCut):
+        run(captioner(model, queue))
+    queue.trim(JOB, "tokens", before=5)
+    run(captioner(model, queue))
+    assert timeless(said(queue)) == timeless(uninterrupted(model, tokens))
+
+
 def _no_json(entry: Entry, _: list[Entry]) -> dict[str, bytes]:
     return {**entry.fields, "head": b"\xff{"}
 

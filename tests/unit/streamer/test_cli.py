@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -256,7 +259,11 @@ def ran(
     """Runs `caption` on a LocalRun that has these events, then this error or exception."""
 
     def run(
-        events: list[Event], *arguments: str, error: str | None = None, dies: Any = None
+        events: list[Event],
+        *arguments: str,
+        command: tuple[str, ...] = ("caption", *CLIP),
+        error: str | None = None,
+        dies: Any = None,
     ) -> SimpleNamespace:
         seen = SimpleNamespace(closed=False)
 
@@ -268,6 +275,7 @@ def ran(
 
             def __enter__(self) -> FakeRun:
                 self.told("starting")
+                sys.stdout.write("what Ray prints\n")
                 return self
 
             def __exit__(self, *_: object) -> None:
@@ -283,7 +291,7 @@ def ran(
                 return JobStatus(state=state, last_chunk=len(events), error=error)
 
         monkeypatch.setattr(streamer.local, "LocalRun", FakeRun)
-        seen.result = call("caption", *CLIP, *arguments)
+        seen.result = call(*command, *arguments)
         assert seen.closed
         return seen
 
@@ -308,11 +316,12 @@ def test_for_people_there_is_a_line_per_event_and_a_sum(
 ) -> None:
     result = ran([caption(1), GAP, UNCHANGED, caption(4)]).result
     assert result.exit_code == 0
-    assert "0.0 –    2.0 s  Ein rotes Ding" in result.stdout
+    assert re.search(r"^ *0\.0 – +2\.0 s  Ein rotes Ding$", result.stdout, re.MULTILINE)
     assert "[red]nach[/red] links :bomb:.  [10/40]" in result.stdout
     assert "(gap: the source has no pictures here)" in result.stdout
     assert "(unchanged)" in result.stdout
     assert "None" not in result.stdout
+    assert "Ray" not in result.stdout
     assert "4 events for 8 s of video" in result.stderr
     assert "20 of 80 tokens (25 %)" in result.stderr
 
@@ -379,3 +388,25 @@ def test_options_reach_the_run_over_the_file_and_the_environment(
 
 def test_an_empty_pipeline_is_dense(ran: Callable[..., SimpleNamespace]) -> None:
     assert ran([caption(1)], "--pipeline", "[]").settings.pipeline == ()
+
+
+def test_the_demo_prints_the_truth_beside_what_is_said(
+    folder: Path, ran: Callable[..., SimpleNamespace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import streamer.demo
+
+    # Given a demo whose clip is there already, and a model that is right once
+    monkeypatch.setattr(streamer.demo, "served_demo", lambda: nullcontext("clip.mp4"))
+    monkeypatch.setattr(streamer.demo, "truths", lambda: ["It rains.", "It snows."])
+    monkeypatch.setenv("STREAMER__MODEL__NAME", "model")
+    events = [caption(1, text="It rains."), caption(2, text="It rains."), caption(3)]
+    # When
+    seen = ran(events, command=("demo",))
+    # Then
+    assert (seen.url, seen.result.exit_code) == ("clip.mp4", 0)
+    lines = seen.result.stdout.splitlines()
+    assert "It rains." in lines[0]
+    assert "truth" in lines[1]
+    assert "It snows." not in lines[1]
+    assert "It rains." in lines[2]
+    assert "truth: It snows." in lines[3]

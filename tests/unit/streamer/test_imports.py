@@ -18,13 +18,7 @@ ROOT = Path(__file__).parents[3]
 
 BLOCK = """
 import sys
-
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {blocked!r}:
-            raise ImportError(name + " is blocked")
-
-sys.meta_path.insert(0, Blocked())
+sys.modules.update(dict.fromkeys({blocked!r}))  # None there: "import of … halted", and no spec
 """
 
 
@@ -43,7 +37,7 @@ def without(blocked: set[str], code: str) -> None:
 
 
 def test_blocking_is_noticed() -> None:
-    with pytest.raises(AssertionError, match="yaml is blocked"):
+    with pytest.raises(AssertionError, match="import of yaml halted"):
         without({"yaml"}, "import streamer.config")
 
 
@@ -79,8 +73,7 @@ def test_kernels_and_operators_need_torch_alone() -> None:
         "tokens = torch.ones(2, 3)\n"
         "index = torch.zeros(2, dtype=torch.int64)\n"
         "mean = kernels.segment_mean(tokens, torch.ones(2), index, 1)\n"
-        "assert mean.tolist() == [[1.0, 1.0, 1.0]]\n"
-        "assert not any(name.partition('.')[0] == 'triton' for name in sys.modules)\n",
+        "assert mean.tolist() == [[1.0, 1.0, 1.0]]\n",
     )
 
 

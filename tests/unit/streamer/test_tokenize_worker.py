@@ -10,7 +10,6 @@ import pytest
 from streamer.actors.decode import End, Failure
 from streamer.actors.tokenize import TokenizeWorker
 from streamer.adapters.clock import ManualClock
-from streamer.adapters.memory_queue import MemoryQueue
 from streamer.errors import SourceError, StreamGone, WriterReplaced
 from streamer.jobs import read_status
 from streamer.model import VideoModel
@@ -21,6 +20,7 @@ from tests.unit.streamer.fakes import (
     FakeDecoder,
     FragileQueue,
     PowerCut,
+    RememberingQueue,
     a_job,
     decoded,
     same_chunk,
@@ -60,14 +60,14 @@ MISSING = End(missing=(13.5, 20.7))
 
 
 def uninterrupted(model: VideoModel, decoder: FakeDecoder) -> list[TokenChunk]:
-    queue = MemoryQueue()
+    queue = RememberingQueue()
     run(tokenizer_of(model, a_job(), decoder, queue))
     return decoded(queue)
 
 
 def test_chunks_are_numbered_contiguous_and_i_then_p(model: VideoModel) -> None:
     # Given a clip in which little moves
-    queue, clock = MemoryQueue(), ManualClock()
+    queue, clock = RememberingQueue(), ManualClock()
     worker = tokenizer_of(model, a_job(), FakeDecoder(chunks_of(moving_square(14))), queue, clock)
     # When it is tokenized to its end
     run(worker)
@@ -131,7 +131,7 @@ def test_a_crash_after_any_entry_changes_nothing(model: VideoModel, cut_after: i
 def test_two_crashes_in_long_groups_change_nothing(model: VideoModel, steps: int) -> None:
     """The keyframe interval falls due at the same chunk, however often the writer was replaced."""
     decoder = FakeDecoder(chunks_of(moving_square(24)))
-    job, queue, whole = a_job(keyframes={"interval_s": 6.0}), MemoryQueue(), MemoryQueue()
+    job, queue, whole = a_job(keyframes={"interval_s": 6.0}), RememberingQueue(), RememberingQueue()
     run(tokenizer_of(model, job, decoder, whole))
     for _ in range(2):
         worker = tokenizer_of(model, job, decoder, queue)
@@ -145,7 +145,7 @@ def test_two_crashes_in_long_groups_change_nothing(model: VideoModel, steps: int
 
 def test_a_replaced_writer_that_comes_back_does_no_harm(model: VideoModel) -> None:
     # Given a worker that fell asleep after one chunk, and one that did the rest
-    decoder, queue = FakeDecoder(chunks_of(moving_square(16))), MemoryQueue()
+    decoder, queue = FakeDecoder(chunks_of(moving_square(16))), RememberingQueue()
     sleeper = tokenizer_of(model, a_job(), decoder, queue)
     sleeper.step()
     run(tokenizer_of(model, a_job(), decoder, queue))
@@ -158,7 +158,7 @@ def test_a_replaced_writer_that_comes_back_does_no_harm(model: VideoModel) -> No
 
 
 def test_a_replaced_writer_stops_when_its_place_is_trimmed(model: VideoModel) -> None:
-    decoder, queue = FakeDecoder(chunks_of(moving_square(16))), MemoryQueue()
+    decoder, queue = FakeDecoder(chunks_of(moving_square(16))), RememberingQueue()
     sleeper = tokenizer_of(model, a_job(), decoder, queue)
     run(tokenizer_of(model, a_job(), decoder, queue))
     queue.trim(JOB, "tokens", before=3)
@@ -169,24 +169,24 @@ def test_a_replaced_writer_stops_when_its_place_is_trimmed(model: VideoModel) ->
 @pytest.mark.parametrize("ahead", [1, 3])
 def test_a_file_waits_for_its_captions(model: VideoModel, ahead: int) -> None:
     # Given a caption side that has said nothing
-    job, queue, clock = a_job(queue={"ahead": ahead}), MemoryQueue(), ManualClock()
+    job, queue, clock = a_job(queue={"ahead": ahead}), RememberingQueue(), ManualClock()
     worker = tokenizer_of(model, job, FakeDecoder(eventful(), MISSING), queue, clock)
     # When the worker is asked again and again
     for _ in range(10):
         assert worker.step()
     # Then it is `ahead` chunks ahead, and slept
-    assert queue.length(JOB, "tokens") == ahead
+    assert queue.last(JOB, "tokens") == ahead
     assert clock.monotonic() > 0
     # When captions come one by one, then never more than `ahead` wait, not even at a gap
     for said in range(1, 9 - ahead):
         write_events(queue, job, upto=said)
         for _ in range(3):
             worker.step()
-        assert queue.length(JOB, "tokens") == said + ahead
+        assert queue.last(JOB, "tokens") == said + ahead
 
 
 def test_a_worker_that_takes_over_is_not_ahead_of_what_was_said(model: VideoModel) -> None:
-    job, queue, decoder = a_job(queue={"ahead": 2}), MemoryQueue(), FakeDecoder(eventful())
+    job, queue, decoder = a_job(queue={"ahead": 2}), RememberingQueue(), FakeDecoder(eventful())
     first = tokenizer_of(model, job, decoder, queue)
     for said in (1, 2):
         first.step()
@@ -196,8 +196,40 @@ def test_a_worker_that_takes_over_is_not_ahead_of_what_was_said(model: VideoMode
     assert queue.last(JOB, "tokens") == 3
 
 
+def test_groups_that_were_said_are_trimmed(model: VideoModel) -> None:
+    # Given groups of two chunks, and a caption side that is one chunk behind
+    job, queue = a_job(keyframes={"interval_s": 4.0}), RememberingQueue()
+    worker = tokenizer_of(model, job, FakeDecoder(chunks_of(moving_square(32))), queue)
+    first = []
+    for number in range(1, 9):
+        worker.step()
+        write_events(queue, job, upto=number - 1)
+        first.append(queue.first(JOB, "tokens"))
+    # Then what a new captioner would start from is kept, and no more than a group before it
+    assert [c.head.kind for c in decoded(queue)] == ["I", "P"] * 4
+    assert first == [1, 1, 1, 1, 3, 3, 5, 5]
+
+
+def test_a_worker_that_takes_over_goes_on_trimming(model: VideoModel) -> None:
+    job, queue = a_job(keyframes={"interval_s": 4.0}), RememberingQueue()
+    decoder = FakeDecoder(chunks_of(moving_square(32)))
+    for number in range(1, 9):
+        tokenizer_of(model, job, decoder, queue).step()
+        write_events(queue, job, upto=number)
+    assert queue.first(JOB, "tokens") == 5
+    assert [c.head.kind for c in decoded(queue)] == ["I", "P"] * 4
+
+
+def test_what_nobody_captioned_is_never_trimmed(model: VideoModel) -> None:
+    job, queue = a_job(keyframes={"interval_s": 4.0}), RememberingQueue()
+    worker = tokenizer_of(model, job, FakeDecoder(chunks_of(moving_square(32))), queue)
+    while worker.step():
+        pass
+    assert (queue.first(JOB, "tokens"), queue.length(JOB, "tokens")) == (1, 8)
+
+
 def test_a_source_that_fails_ends_the_job_with_its_sentence(model: VideoModel) -> None:
-    queue = MemoryQueue()
+    queue = RememberingQueue()
     decoder = FakeDecoder(chunks_of(moving_square(8)), Failure(reason="clip.mp4: it broke"))
     run(tokenizer_of(model, a_job(), decoder, queue))
     status = read_status(queue.job(JOB) or {})
@@ -206,7 +238,7 @@ def test_a_source_that_fails_ends_the_job_with_its_sentence(model: VideoModel) -
 
 
 def test_a_source_that_fails_at_once_has_no_chunks(model: VideoModel) -> None:
-    queue = MemoryQueue()
+    queue = RememberingQueue()
     run(tokenizer_of(model, a_job(), FakeDecoder([], Failure(reason="no such file")), queue))
     status = read_status(queue.job(JOB) or {})
     assert (status.last_chunk, status.error) == (0, "no such file")
@@ -215,7 +247,7 @@ def test_a_source_that_fails_at_once_has_no_chunks(model: VideoModel) -> None:
 
 @pytest.mark.parametrize("frames", [1, 2, 3])
 def test_a_source_shorter_than_a_chunk_is_one_chunk(model: VideoModel, frames: int) -> None:
-    queue = MemoryQueue()
+    queue = RememberingQueue()
     run(tokenizer_of(model, a_job(), FakeDecoder(chunks_of(moving_square(frames))), queue))
     [chunk] = decoded(queue)
     assert (chunk.head.kind, chunk.head.t0, chunk.head.t1) == ("I", 0, frames / 2)
@@ -238,7 +270,7 @@ def test_a_source_that_starts_late_starts_with_a_gap(model: VideoModel) -> None:
 
 
 def test_a_deleted_job_stops_its_writer(model: VideoModel) -> None:
-    queue = MemoryQueue()
+    queue = RememberingQueue()
     worker = tokenizer_of(model, a_job(), FakeDecoder(chunks_of(moving_square(16))), queue)
     worker.step()
     queue.delete_job(JOB)
@@ -249,7 +281,7 @@ def test_a_deleted_job_stops_its_writer(model: VideoModel) -> None:
 
 def test_a_source_that_cannot_be_read_again_is_named(model: VideoModel) -> None:
     # Given two chunks in the stream, and a file that was shortened meanwhile
-    queue = MemoryQueue()
+    queue = RememberingQueue()
     worker = tokenizer_of(model, a_job(), FakeDecoder(chunks_of(moving_square(8))), queue)
     worker.step()
     worker.step()
