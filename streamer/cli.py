@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import time
+import signal
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from types import FrameType
+from typing import Annotated, Any
 
 import typer
 import yaml
-from rich.console import Console
-from rich.status import Status
 
 from streamer import __version__
 from streamer.checkpoint import resolve
 from streamer.config import Settings, load
 from streamer.errors import ConfigError, StreamerError
-from streamer.events import Event
 from streamer.log import configure
+from streamer.screen import Screen, errors
 
 OK, FAILED, INTERRUPTED = 0, 1, 130
+MAX_CHUNK_BYTES = 1 << 30
 
 app = typer.Typer(
     help="Streamer turns a video URL into a stream of captions, at the price of change.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def version(wanted: bool) -> None:
@@ -64,7 +60,6 @@ def caption(
     ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
     redis_port: Annotated[int | None, typer.Option(help="Port of the embedded Redis.")] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
 ) -> None:
     """Caption a video, from its URL to its last event, on this machine.
 
@@ -72,7 +67,7 @@ def caption(
 
     Example: streamer caption video.mp4 --json --question "How many things move?"
     """
-    configure(verbose=verbose)
+    configure()
     with _one_sentence():
         overrides = _overrides(
             {
@@ -85,7 +80,9 @@ def caption(
             }
         )
         settings = load(config, overrides)
-        raise typer.Exit(_caption(url, settings, json=json, truth=None))
+        with Screen(json=json, fps=settings.source.fps) as screen:
+            code = _caption(url, settings, screen)
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -96,30 +93,31 @@ def demo(
     from streamer.demo import served_demo, truths
 
     configure()
-    with _one_sentence(), served_demo() as url:
-        raise typer.Exit(_caption(url, load(), json=json, truth=truths()))
+    with _one_sentence():
+        settings = load()
+        asked = (settings.source, settings.question)
+        known = truths() if asked == (Settings().source, Settings().question) else None
+        with Screen(json=json, fps=settings.source.fps, truth=known) as screen:
+            screen.told("rendering a clip")
+            with served_demo() as url:
+                code = _caption(url, settings, screen)
+    raise typer.Exit(code)
 
 
-def _caption(url: str, settings: Settings, *, json: bool, truth: list[str] | None) -> int:
+def _caption(url: str, settings: Settings, screen: Screen) -> int:
     check(url, settings)
     from streamer.local import LocalRun
 
-    bad = 0
-    with (
-        _stdout_of_our_own() as stdout,
-        _waiting(enabled=not json) as line,
-        LocalRun(url, settings, told=line.told) as run,
-    ):
+    with LocalRun(url, settings, told=screen.told) as run:
+        bad = 0
         for event in run.events():
             bad += event.event not in ("caption", "unchanged", "gap")
-            line.event(event, settings)
-            lines = [event.to_json_line()] if json else _lines(event, truth)
-            stdout.write("".join(f"{text}\n" for text in lines))
-            stdout.flush()
-        status = run.status()
-    if not json:
-        errors.print(line.summary())
-    error = status.error or (None if line.chunks else "the source gave nothing to caption")
+            screen.show(event)
+        error = run.status().error
+    if not screen.json:
+        errors.print(screen.summary())
+    if not screen.events and not error:
+        error = "the source gave nothing to caption"
     if error:
         errors.print(f"streamer: {error}", markup=False)
     return FAILED if error or bad else OK
@@ -144,7 +142,17 @@ def check(url: str, settings: Settings) -> None:
         from streamer.core.pipeline import build_pipeline  # imports torch: only when needed
 
         build_pipeline(settings.pipeline)
-    open_source(absolute(url), fps=source.fps, decoder="pyav").close()
+    with open_source(absolute(url), fps=source.fps) as opened:
+        size = frames * opened.info.width * opened.info.height * 3
+    if size > MAX_CHUNK_BYTES:
+        raise ConfigError(
+            f"source: fps {source.fps:g} × chunk_s {source.chunk_s:g} is {size / 2**30:.1f} GiB of "
+            f"pictures a chunk for this video, more than {MAX_CHUNK_BYTES >> 30} GiB; lower either"
+        )
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _yaml(text: str) -> Any:
@@ -173,7 +181,12 @@ def _overrides(given: dict[tuple[str, ...], Any]) -> dict[str, Any]:
 
 @contextmanager
 def _one_sentence() -> Iterator[None]:
-    """What a user did wrong ends in one sentence on stderr, not in a traceback."""
+    """What a user did wrong ends in one sentence on stderr, not in a traceback.
+
+    A polite end (SIGTERM, a closed terminal) is taken like Ctrl-C, so that all is cleaned up.
+    """
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, _interrupt)
     try:
         yield
     except StreamerError as exc:
@@ -181,71 +194,3 @@ def _one_sentence() -> Iterator[None]:
         raise typer.Exit(FAILED) from exc
     except KeyboardInterrupt as exc:
         raise typer.Exit(INTERRUPTED) from exc
-
-
-@dataclass(slots=True)
-class _Line:
-    """The live line: what is waited for, then how the stream goes."""
-
-    status: Status | None
-    started: float
-    first_s: float | None = None
-    chunks: int = 0
-    media_s: float = 0.0
-    kept: int = 0
-    dense: int = 0
-
-    def told(self, what: str) -> None:
-        if self.status:
-            self.status.update(f"{what} …")
-
-    def event(self, event: Event, settings: Settings) -> None:
-        now = time.monotonic()
-        if self.first_s is None:
-            self.first_s = now - self.started
-        self.chunks += 1
-        self.media_s = event.t1
-        self.kept += event.input_tokens or 0
-        self.dense += event.dense_tokens or 0
-        if self.status:
-            took = max(now - self.started - self.first_s, 1e-3)
-            fps = self.media_s * settings.source.fps / took
-            lag = (event.chunk_latency_ms or 0) / 1e3
-            rate = f"{fps:.1f} fps · " if self.chunks > 1 else ""
-            self.status.update(f"{rate}lag {lag:.1f} s · tokens {self.kept} / {self.dense}")
-
-    def summary(self) -> str:
-        share = 100 * self.kept / self.dense if self.dense else 0.0
-        first = "" if self.first_s is None else f", the first after {self.first_s:.0f} s"
-        return (
-            f"{self.chunks} events for {self.media_s:g} s of video{first}; "
-            f"{self.kept} of {self.dense} tokens ({share:.0f} %)"
-        )
-
-
-@contextmanager
-def _stdout_of_our_own() -> Iterator[TextIO]:
-    """The real stdout, while what others print there (Ray does) is dropped."""
-    stdout = sys.stdout
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-        yield stdout
-
-
-@contextmanager
-def _waiting(*, enabled: bool) -> Iterator[_Line]:
-    if not enabled:
-        yield _Line(None, time.monotonic())
-        return
-    with errors.status("starting …") as status:
-        yield _Line(status, time.monotonic())
-
-
-def _lines(event: Event, truth: list[str] | None) -> list[str]:
-    aside = f"({event.event}: {event.reason})" if event.reason else f"({event.event})"
-    said = event.text if event.event == "caption" else aside
-    cost = "" if event.dense_tokens is None else f"  [{event.input_tokens}/{event.dense_tokens}]"
-    lines = [f"{event.t0:6.1f} – {event.t1:5.1f} s  {said}{cost}"]
-    if truth and event.chunk <= len(truth):
-        true = truth[event.chunk - 1]
-        lines.append(f"{'':18}{'= truth' if true == said else f'truth: {true}'}")
-    return lines

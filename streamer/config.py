@@ -18,9 +18,11 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from streamer.core.keyframes import KeyframePolicy
 from streamer.errors import ConfigError
 
 PREFIX = "STREAMER__"
+DEFAULT_QUESTION = "Describe what happens."
 
 
 class _Section(BaseModel):
@@ -47,9 +49,9 @@ class ModelSettings(_Section):
 class KeyframeSettings(_Section):
     """When a group ends and an I-chunk is sent."""
 
-    interval_s: float = Field(16.0, gt=0)
-    budget: float = Field(6.0, ge=1, description="most tokens of a group, in full tubelets")
-    cut_share: float = Field(0.8, gt=0, le=1)
+    interval_s: float = Field(KeyframePolicy.interval_s, gt=0)
+    budget: float = Field(KeyframePolicy.budget, ge=1)
+    cut_share: float = Field(KeyframePolicy.cut_share, gt=0, le=1)
 
 
 class QueueSettings(_Section):
@@ -77,7 +79,7 @@ class Settings(BaseSettings):
     pipeline: tuple[dict[str, Any], ...] = ({"name": "rlt"},)
     keyframes: KeyframeSettings = KeyframeSettings()
     queue: QueueSettings = QueueSettings()
-    question: Annotated[str, AfterValidator(_has_words)] = "Describe what happens."
+    question: Annotated[str, AfterValidator(_has_words)] = DEFAULT_QUESTION
 
     @classmethod
     def settings_customise_sources(

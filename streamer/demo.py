@@ -102,7 +102,8 @@ def _told(clip: Clip, seen: Rendering, start: int, stop: int) -> str:
 def write_clip(path: Path) -> None:
     """Encodes the demo's clip as H.264 in MP4."""
     frames = render(demo_clip()).frames
-    with av.open(str(path), "w") as container:
+    # the index goes to the front, so that a server without ranges will do
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
         stream = container.add_stream("libx264", rate=RATE)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"

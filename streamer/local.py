@@ -58,19 +58,23 @@ class LocalRun:
     def _start(self) -> None:
         queue = self.settings.queue
         redis_url = queue.url
+        folder = self.cleanup.enter_context(
+            tempfile.TemporaryDirectory(prefix="streamer-", ignore_cleanup_errors=True)
+        )
         if redis_url is None:
             self.told("starting Redis")
-            folder = self.cleanup.enter_context(tempfile.TemporaryDirectory(prefix="streamer-"))
             server = self.cleanup.enter_context(
                 EmbeddedRedis(Path(folder), port=queue.port, server=queue.server)
             )
             redis_url = server.url
+        self.told("opening the queue")
         self.queue = RedisQueue(connect(redis_url))
         self.queue.create_job(self.job.id, self.job.record())
-        self.cleanup.callback(self.queue.delete_job, self.job.id)
+        if queue.url is not None:  # a server of our own takes its data along
+            self.cleanup.callback(self.queue.delete_job, self.job.id)
         self.told("starting Ray (10 to 25 s)")
         self.cleanup.callback(stop_ray)
-        start_ray()
+        start_ray(folder)
         self.told("loading the model into two workers (15 to 40 s)")
         self.workers = start_workers(self.job, redis_url)
 
@@ -87,7 +91,7 @@ class LocalRun:
             status = self.status()
             if status.state != "running" and said >= (status.last_chunk or 0):
                 return
-            if reason := self.workers.failed():
+            if reason := self.workers.stopped(tokenized=status.last_chunk is not None):
                 raise StreamerError(reason)
 
     def status(self) -> JobStatus:

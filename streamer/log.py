@@ -10,14 +10,14 @@ import sys
 import structlog
 
 
-def configure(*, verbose: bool = False) -> None:
-    """Sends structured logs of this process to stderr; warnings and worse unless verbose."""
+def configure() -> None:
+    """Sends structured logs of this process, warnings and worse, to stderr."""
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso"),
             structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(20 if verbose else 30),
+        wrapper_class=structlog.make_filtering_bound_logger(30),
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoTokenizer, Qwen3VLForConditionalGeneration, Qwen3VLVideoProcessor
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
 
@@ -48,15 +49,15 @@ def load_model(
         tokenizer = AutoTokenizer.from_pretrained(path)
         model = Qwen3VLForConditionalGeneration.from_pretrained(
             path, dtype=getattr(torch, dtype), attn_implementation="sdpa"
-        )
-    except (OSError, ValueError, KeyError, RuntimeError) as exc:
+        ).to(device)
+    except (OSError, ValueError, LookupError, RuntimeError, AssertionError, SafetensorError) as exc:
         raise ModelError(
             f"model {name!r} cannot be loaded: {first_line(exc)}; "
             "give a folder with a Qwen3-VL checkpoint (config, weights, tokenizer and video "
             "processor), or 'embedded'"
         ) from exc
     return VideoModel(
-        model=model.to(device).eval().requires_grad_(False),
+        model=model.eval().requires_grad_(False),
         layout=Layout.of(tokenizer),
         geometry=geometry_of(processor, max_cells),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from streamer.actors.caption import CaptionWorker
 from streamer.actors.decode import DecodeWorker, End, Failure, Reading
-from streamer.actors.tokenize import TokenizeWorker
+from streamer.actors.tokenize import TokenizeWorker, encoder_for
 from streamer.adapters.clock import SystemClock
 from streamer.adapters.memory_queue import MemoryQueue
 from streamer.config import Settings
@@ -12,7 +12,6 @@ from streamer.events import Event, decode_chunk_events
 from streamer.jobs import Job, JobStatus, Question, read_status
 from streamer.model import VideoModel
 from streamer.types import FrameChunk
-from streamer.vision.stream_encoder import encoder_for
 
 
 class DirectDecoder:
@@ -45,7 +44,7 @@ def caption_file(
         DirectDecoder(DecodeWorker(), reading),
         queue,
         clock,
-        lambda job: encoder_for(model.tower, model.geometry, job),
+        lambda job: encoder_for(model, job),
     )
     caption = CaptionWorker(job, model, queue, clock)
     while tokenize.step():

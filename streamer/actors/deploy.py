@@ -21,6 +21,8 @@ from streamer.types import FrameChunk
 RESTARTS = 20
 """Most times an actor is started again: a chunk that kills its worker must not do so for ever."""
 DECODE_TIMEOUT_S = 90.0
+"""For a chunk; to come to one late in a source that cannot be entered midway may take longer."""
+LONGEST_FOLDER = 32
 
 
 class DecodeActor(DecodeWorker):
@@ -40,11 +42,12 @@ class RemoteDecoder:
 
     def read(self, start_s: float) -> FrameChunk | End | Failure:
         """As DecodeWorker.read; an actor that does not answer in time is replaced once."""
+        timeout_s = max(DECODE_TIMEOUT_S, start_s)
         for attempt in (1, 2):
             if self.ahead is None or abs(self.ahead[0] - start_s) > 1e-6:
                 self.ahead = (start_s, self.actor.read.remote(self.reading, start_s))
             try:
-                read: FrameChunk | End | Failure = ray.get(self.ahead[1], timeout=DECODE_TIMEOUT_S)
+                read: FrameChunk | End | Failure = ray.get(self.ahead[1], timeout=timeout_s)
             except ray.exceptions.GetTimeoutError:
                 self.ahead = None
                 ray.kill(self.actor, no_restart=attempt == 2)
@@ -56,7 +59,7 @@ class RemoteDecoder:
                 self.ahead = (read.t1, self.actor.read.remote(self.reading, read.t1))
             return read
         return Failure(
-            reason=f"the decoder did not answer within {DECODE_TIMEOUT_S:g} s, twice; "
+            reason=f"the decoder did not answer within {timeout_s:g} s, twice; "
             f"it hangs at {start_s:g} s"
         )
 
@@ -72,12 +75,11 @@ class TokenizeActor:
 
     def run(self, job: Job, decoder: Any) -> None:
         """Tokenizes the job to its end; a failure is told in the job's record."""
-        from streamer.actors.tokenize import TokenizeWorker
+        from streamer.actors.tokenize import TokenizeWorker, encoder_for
         from streamer.adapters.clock import SystemClock
         from streamer.adapters.redis_client import connect
         from streamer.adapters.redis_queue import RedisQueue
         from streamer.model import load_model
-        from streamer.vision.stream_encoder import encoder_for
 
         queue = RedisQueue(connect(self.redis_url))
         settings = job.settings
@@ -96,7 +98,7 @@ class TokenizeActor:
                 RemoteDecoder(decoder, reading),
                 queue,
                 SystemClock(),
-                lambda job: encoder_for(model.tower, model.geometry, job),
+                lambda job: encoder_for(model, job),
             )
             while worker.step():
                 pass
@@ -154,8 +156,11 @@ class Workers:
         pid: int = ray.get(self.actors[name].pid.remote(), timeout=60)
         return pid
 
-    def failed(self) -> str | None:
-        """What ended a run that should not have ended; None while all is well."""
+    def stopped(self, *, tokenized: bool) -> str | None:
+        """Why nothing more will come; None while all is well.
+
+        tokenized: the record says that the token stream is complete, so its worker may have ended.
+        """
         done, _ = ray.wait(list(self.runs.values()), num_returns=len(self.runs), timeout=0)
         for name, run in self.runs.items():
             if run in done:
@@ -163,15 +168,19 @@ class Workers:
                     ray.get(run, timeout=1)
                 except ray.exceptions.RayError as exc:
                     return f"the {name} worker failed: {_cause(exc)}"
+                if name == "caption" or not tokenized:
+                    return f"the {name} worker was replaced by another writer of this job"
         return None
 
 
-def start_ray(*, cpus: int | None = None) -> None:
-    """A local Ray of this process's own; quiet, without a dashboard."""
+def start_ray(folder: str) -> None:
+    """A local Ray of this process's own; quiet, without a dashboard, its files in `folder`."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray.init(
-        num_cpus=cpus,
+        address="local",
+        # its sockets lie there, and a socket's path holds 107 bytes at most
+        _temp_dir=folder if len(folder) <= LONGEST_FOLDER else None,
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,

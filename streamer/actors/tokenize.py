@@ -9,9 +9,12 @@ from typing import Protocol
 from streamer.actors.decode import End, Failure
 from streamer.adapters.clock import Clock
 from streamer.adapters.queue import Queue
+from streamer.core.keyframes import KeyframePolicy
+from streamer.core.pipeline import build_pipeline
 from streamer.errors import SourceError
 from streamer.groups import head_of, last_group
 from streamer.jobs import Job
+from streamer.model import VideoModel
 from streamer.types import FrameChunk, Gap
 from streamer.vision.stream_encoder import StreamEncoder
 from streamer.wire import ChunkHead, TokenChunk, encode
@@ -129,3 +132,19 @@ class TokenizeWorker:
         if behind:
             self.queue.trim(self.job.id, "tokens", before=behind[-1])
             self.groups = [number for number in self.groups if number >= behind[-1]]
+
+
+def encoder_for(model: VideoModel, job: Job) -> StreamEncoder:
+    """The encoder that a job's settings describe."""
+    keyframes = job.settings.keyframes
+    return StreamEncoder(
+        model.tower,
+        model.geometry,
+        job=job.id,
+        pipeline=build_pipeline(job.settings.pipeline),
+        policy=KeyframePolicy(
+            interval_s=keyframes.interval_s,
+            budget=keyframes.budget,
+            cut_share=keyframes.cut_share,
+        ),
+    )

@@ -8,7 +8,7 @@ from typing import Literal
 KeyframeReason = Literal["first", "cut", "interval", "gap", "budget", "resize"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class KeyframePolicy:
     """The limits of a group."""
 

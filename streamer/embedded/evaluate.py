@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from operators import RLT
+from streamer.config import Settings
 from streamer.core.keyframes import KeyframePolicy
-from streamer.core.pipeline import Pipeline
+from streamer.core.pipeline import Pipeline, build_pipeline
 from streamer.embedded.render import Rendering, render
 from streamer.embedded.samples import CHUNK_FRAMES, FPS, TEST_TEXTURES, held_out_clip
 from streamer.embedded.scene import Clip
@@ -42,7 +42,7 @@ from streamer.wire import decode, encode
 
 TEST_SEED = 1 << 41
 ATTRIBUTES = ("camera", "count", "colour", "direction", "region")
-MODES = {"dense": RLT(threshold=-1.0), "kept": RLT()}
+MODES = {"dense": Pipeline(), "kept": build_pipeline(Settings().pipeline)}
 TOGETHER = 16
 MAX_NEW_TOKENS = 40
 
@@ -70,18 +70,18 @@ def main() -> None:
     started = time.monotonic()
     model = load_model(given.model, device="cpu")
     clips = [held_out_clip(TEST_SEED + i) for i in range(given.clips)]
-    runs = {mode: run(model, clips, operator) for mode, operator in MODES.items()}
+    runs = {mode: run(model, clips, pipeline) for mode, pipeline in MODES.items()}
     for line in report(runs):
         print(line)  # noqa: T201  # this module is a command
     print(f"{given.clips} clips, {time.monotonic() - started:.0f} s")  # noqa: T201  # as above
 
 
-def run(model: VideoModel, clips: Sequence[Clip], operator: RLT) -> list[Told]:
+def run(model: VideoModel, clips: Sequence[Clip], pipeline: Pipeline) -> list[Told]:
     """Captions every chunk of every clip, TOGETHER streams at a time."""
     told: list[Told] = []
     for start in range(0, len(clips), TOGETHER):
         streams = [
-            _Stream(clip, model, operator, textures=TEST_TEXTURES)
+            _Stream(clip, model, pipeline, textures=TEST_TEXTURES)
             for clip in clips[start : start + TOGETHER]
         ]
         while alive := [stream for stream in streams if stream.advance()]:
@@ -99,7 +99,7 @@ class _Stream:
     """One clip on its way through the path."""
 
     def __init__(
-        self, clip: Clip, model: VideoModel, operator: RLT, *, textures: tuple[int, int]
+        self, clip: Clip, model: VideoModel, pipeline: Pipeline, *, textures: tuple[int, int]
     ) -> None:
         assert all(textures[0] <= shot.texture_seed < textures[1] for shot in clip.shots)
         self.clip = clip
@@ -108,7 +108,7 @@ class _Stream:
             model.tower,
             model.geometry,
             job=f"clip-{clip.seed}",
-            pipeline=Pipeline(pixel=operator, names=("rlt",)),
+            pipeline=pipeline,
             policy=KeyframePolicy(),
         )
         self.session = Session(model)

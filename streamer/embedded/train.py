@@ -30,12 +30,12 @@ from transformers import Qwen3VLForConditionalGeneration
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
 
 from streamer.embedded.architecture import build_model, build_processor
+from streamer.embedded.attention import packed_attention
 from streamer.embedded.batch import Heads, batches, forward
 from streamer.embedded.samples import TEST_TEXTURES, Sample, group_samples
 from streamer.embedded.vocabulary import build_tokenizer
 from streamer.language.layout import Layout
 from streamer.model import geometry_of
-from streamer.vision.attention import packed_attention
 from streamer.vision.geometry import Geometry
 
 VALIDATION_SEED = 1 << 40

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from streamer.config import DEFAULT_QUESTION
 from streamer.embedded.render import Rendering, movers_of
 from streamer.embedded.scene import COLOURS, DIRECTIONS, Camera, Clip, Thing
 
@@ -28,7 +29,7 @@ REGIONS: tuple[str, ...] = (
     "bottom right",
 )
 NUMBERS: tuple[str, ...] = ("nothing", "one thing", "two things", "three things")
-QUESTION = "Describe what happens."
+QUESTION = DEFAULT_QUESTION
 QUESTIONS: tuple[str, ...] = (
     "What does the camera do?",
     "How many things move?",

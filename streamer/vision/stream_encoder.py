@@ -11,9 +11,8 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
 
 from operators import Tokens
 from streamer.core.keyframes import KeyframePolicy
-from streamer.core.pipeline import Pipeline, build_pipeline
+from streamer.core.pipeline import Pipeline
 from streamer.core.planner import ChunkPlan, PlanState, after_gap, plan_chunk, positions
-from streamer.jobs import Job
 from streamer.types import FrameChunk, Gap
 from streamer.vision.geometry import Geometry, Grid
 from streamer.vision.patches import patchify
@@ -128,19 +127,3 @@ class StreamEncoder:
             offsets=torch.tensor([0, *per_tubelet], device=self.device).cumsum(0),
             deepstack=stack if len(stack) else None,
         )
-
-
-def encoder_for(tower: Qwen3VLVisionModel, geometry: Geometry, job: Job) -> StreamEncoder:
-    """The encoder that a job's settings describe."""
-    keyframes = job.settings.keyframes
-    return StreamEncoder(
-        tower,
-        geometry,
-        job=job.id,
-        pipeline=build_pipeline(job.settings.pipeline),
-        policy=KeyframePolicy(
-            interval_s=keyframes.interval_s,
-            budget=keyframes.budget,
-            cut_share=keyframes.cut_share,
-        ),
-    )

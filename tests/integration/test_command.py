@@ -28,18 +28,26 @@ def served(folder: Path) -> Iterator[str]:
     handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
 
 
-def start(mark: str, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+@contextmanager
+def running(mark: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """The command; killed at the end of the context if it still lives."""
+    with subprocess.Popen(
         [sys.executable, "-m", "streamer", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, MARK: mark},
-    )
+    ) as run:
+        try:
+            yield run
+        finally:
+            run.kill()
 
 
 def left_behind(mark: str, *, within_s: float = 20.0) -> list[str]:
@@ -63,8 +71,10 @@ def _alive(mark: str) -> list[str]:
 
 def test_a_url_becomes_one_json_line_a_chunk(demo_file: Path) -> None:
     mark = uuid.uuid4().hex
-    with served(demo_file.parent) as base:
-        run = start(mark, "caption", f"{base}/{demo_file.name}", "--json")
+    with (
+        served(demo_file.parent) as base,
+        running(mark, "caption", f"{base}/{demo_file.name}", "--json") as run,
+    ):
         out, err = run.communicate(timeout=240)
     assert run.returncode == 0, err
     events = [json.loads(line) for line in out.splitlines()]
@@ -78,11 +88,11 @@ def test_a_url_becomes_one_json_line_a_chunk(demo_file: Path) -> None:
 
 def test_ctrl_c_ends_everything(demo_file: Path) -> None:
     mark = uuid.uuid4().hex
-    run = start(mark, "caption", str(demo_file), "--json")
-    assert run.stdout is not None
-    first = run.stdout.readline()
-    run.send_signal(signal.SIGINT)
-    _, err = run.communicate(timeout=60)
+    with running(mark, "caption", str(demo_file), "--json") as run:
+        assert run.stdout is not None
+        first = run.stdout.readline()
+        run.send_signal(signal.SIGINT)
+        _, err = run.communicate(timeout=60)
     assert json.loads(first)["chunk"] == 1
     assert run.returncode == 130, err
     assert "Traceback" not in err
@@ -91,11 +101,9 @@ def test_ctrl_c_ends_everything(demo_file: Path) -> None:
 
 def test_killed_outright_it_still_leaves_nothing(demo_file: Path) -> None:
     mark = uuid.uuid4().hex
-    run = start(mark, "caption", str(demo_file), "--json")
-    assert run.stdout is not None
-    run.stdout.readline()
-    run.kill()
-    run.communicate(timeout=60)
+    with running(mark, "caption", str(demo_file), "--json") as run:
+        assert run.stdout is not None
+        run.stdout.readline()
     assert left_behind(mark, within_s=60.0) == []
 
 
@@ -110,7 +118,8 @@ def test_killed_outright_it_still_leaves_nothing(demo_file: Path) -> None:
 def test_a_mistake_is_one_sentence(demo_file: Path, arguments: list[str], sentence: str) -> None:
     mark = uuid.uuid4().hex
     given = [argument.format(demo=demo_file) for argument in arguments]
-    out, err = (run := start(mark, "caption", *given, "--json")).communicate(timeout=60)
+    with running(mark, "caption", *given, "--json") as run:
+        out, err = run.communicate(timeout=60)
     assert run.returncode == 1
     assert out == ""
     assert err.startswith("streamer: ")
@@ -119,10 +128,11 @@ def test_a_mistake_is_one_sentence(demo_file: Path, arguments: list[str], senten
 
 
 def test_a_taken_port_is_one_sentence(demo_file: Path) -> None:
+    mark = uuid.uuid4().hex
     with served(demo_file.parent) as base:
         port = base.rsplit(":", 1)[1]
-        run = start(uuid.uuid4().hex, "caption", str(demo_file), "--json", "--redis-port", port)
-        out, err = run.communicate(timeout=60)
+        with running(mark, "caption", str(demo_file), "--json", "--redis-port", port) as run:
+            out, err = run.communicate(timeout=60)
     assert (run.returncode, out) == (1, "")
     assert port in err
     assert err.count("\n") == 1

@@ -4,7 +4,6 @@ The same behaviour is tested on rendered clips in `tests/unit/streamer/test_sour
 """
 
 from itertools import islice
-from pathlib import Path
 
 import av
 import numpy as np
@@ -12,8 +11,7 @@ import pytest
 
 from streamer.errors import SourceError
 from streamer.sources import open_source
-
-VIDEOS = Path(__file__).parents[3] / "shared" / "videos"
+from tests.integration.conftest import VIDEOS
 
 pytestmark = [
     pytest.mark.skipif(not VIDEOS.is_dir(), reason="no real footage beside the repository"),

@@ -39,7 +39,9 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
         pytest.skip("no CUDA device")
     if (name, how) == ("cpu", "triton"):
         if not INTERPRETER:
-            pytest.skip("Triton was imported before, or compiles for CUDA: not interpreted here")
+            if not CUDA:
+                pytest.fail("Triton was imported before this file could set it to interpret")
+            pytest.skip("Triton compiles for CUDA here: not interpreted")
         monkeypatch.setenv("TRITON_INTERPRET", "1")
     with implementation(how):
         yield name

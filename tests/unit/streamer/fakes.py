@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from streamer.actors.decode import End, Failure
-from streamer.actors.tokenize import TokenizeWorker
+from streamer.actors.tokenize import TokenizeWorker, encoder_for
 from streamer.adapters.clock import ManualClock
 from streamer.adapters.memory_queue import MemoryQueue
 from streamer.adapters.queue import Entry, Queue, Stream, Written
@@ -17,7 +17,6 @@ from streamer.config import Settings
 from streamer.jobs import Job, Question
 from streamer.model import VideoModel
 from streamer.types import FrameChunk
-from streamer.vision.stream_encoder import encoder_for
 from streamer.wire import ChunkHead, TokenChunk, decode
 
 JOB = "cam"
@@ -118,7 +117,7 @@ def tokenizer_of(
         decoder,
         queue,
         clock or ManualClock(),
-        lambda job: encoder_for(model.tower, model.geometry, job),
+        lambda job: encoder_for(model, job),
     )
 
 

@@ -8,13 +8,12 @@ import torch
 from transformers import DynamicCache
 
 from operators import RLT
-from streamer.core.keyframes import KeyframePolicy
 from streamer.core.pipeline import Pipeline
 from streamer.language.session import Ask, Session, answer
 from streamer.model import VideoModel
-from streamer.vision.stream_encoder import StreamEncoder
 from streamer.wire import TokenChunk
-from tests.unit.streamer.tiny import chunks_of, moving_square, tiny_model
+from tests.unit.streamer.tiny import moving_square, tiny_model
+from tests.unit.streamer.tiny import tokens_of as encode
 
 PROMPT = "Describe what happens."
 
@@ -25,14 +24,7 @@ def model() -> VideoModel:
 
 
 def tokens_of(model: VideoModel, frames: np.ndarray, threshold: float = 0.1) -> list[TokenChunk]:
-    encoder = StreamEncoder(
-        model.tower,
-        model.geometry,
-        job="test",
-        pipeline=Pipeline(pixel=RLT(threshold=threshold)),
-        policy=KeyframePolicy(),
-    )
-    return [encoder.encode(chunk) for chunk in chunks_of(frames)]
+    return encode(model, frames, pipeline=Pipeline(pixel=RLT(threshold=threshold)))
 
 
 def session_of(model: VideoModel, chunks: list[TokenChunk]) -> Session:

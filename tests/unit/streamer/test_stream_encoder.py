@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from operators import RLT, TokenOperator, ToMe
+from streamer.actors.tokenize import encoder_for
 from streamer.core.keyframes import KeyframePolicy
 from streamer.core.pipeline import Pipeline
 from streamer.model import VideoModel
 from streamer.types import FrameChunk, Gap
 from streamer.vision.geometry import Grid
 from streamer.vision.patches import patchify
-from streamer.vision.stream_encoder import StreamEncoder, encoder_for
+from streamer.vision.stream_encoder import StreamEncoder
 from streamer.vision.tower import encode
 from streamer.wire import TokenChunk
 from tests.unit.streamer.fakes import a_job, same_chunk
@@ -222,7 +223,7 @@ def test_a_jobs_settings_reach_its_encoder(model: VideoModel) -> None:
         pipeline=({"name": "rlt", "threshold": 0.3}, {"name": "tome", "keep": 0.25}),
         keyframes={"interval_s": 5.0, "budget": 3.0, "cut_share": 0.7},
     )
-    stream = encoder_for(model.tower, model.geometry, job)
+    stream = encoder_for(model, job)
     assert stream.job == job.id
     assert stream.pipeline.pixel == RLT(threshold=0.3)
     assert stream.pipeline.token == (ToMe(keep=0.25),)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from streamer.embedded.attention import packed_attention
 from streamer.model import VideoModel
-from streamer.vision.attention import packed_attention
 from streamer.vision.geometry import Geometry, Grid
 from streamer.vision.patches import patchify
 from streamer.vision.tower import encode

@@ -6,11 +6,15 @@ import numpy as np
 import torch
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
+from streamer.core.keyframes import KeyframePolicy
+from streamer.core.pipeline import Pipeline
 from streamer.embedded.vocabulary import build_tokenizer
 from streamer.language.layout import Layout
 from streamer.model import VideoModel
 from streamer.types import FrameChunk
 from streamer.vision.geometry import Geometry
+from streamer.vision.stream_encoder import StreamEncoder
+from streamer.wire import TokenChunk
 
 FPS = 2.0
 
@@ -75,6 +79,14 @@ def chunks_of(frames: np.ndarray, *, per_chunk: int = 4) -> list[FrameChunk]:
         )
         for n, start in enumerate(range(0, len(frames), per_chunk))
     ]
+
+
+def tokens_of(model: VideoModel, frames: np.ndarray, *, pipeline: Pipeline) -> list[TokenChunk]:
+    """Frames as the service encodes them."""
+    encoder = StreamEncoder(
+        model.tower, model.geometry, job="test", pipeline=pipeline, policy=KeyframePolicy()
+    )
+    return [encoder.encode(chunk) for chunk in chunks_of(frames)]
 
 
 def moving_square(num_frames: int = 16, *, size: tuple[int, int] = (64, 80)) -> np.ndarray:
