@@ -48,7 +48,7 @@ def caption_file(
     )
     caption = CaptionWorker(job, model, queue, clock)
     while tokenize.step():
-        if queue.length(job.id, "tokens") > queue.length(job.id, "events"):
+        if queue.last(job.id, "tokens") > caption.said:
             caption.step()
     while caption.step():
         pass

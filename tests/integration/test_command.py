@@ -117,7 +117,7 @@ def test_killed_outright_it_still_leaves_nothing(demo_file: Path) -> None:
 )
 def test_a_mistake_is_one_sentence(demo_file: Path, arguments: list[str], sentence: str) -> None:
     mark = uuid.uuid4().hex
-    given = [argument.format(demo=demo_file) for argument in arguments]
+    given = [argument.replace("{demo}", str(demo_file)) for argument in arguments]
     with running(mark, "caption", *given, "--json") as run:
         out, err = run.communicate(timeout=60)
     assert run.returncode == 1

@@ -72,9 +72,17 @@ def said(queue: Queue) -> list[Event]:
 
 
 def timeless(events: list[Event]) -> list[Event]:
-    times = ("decode", "tokenize", "vlm", "chunk")
-    nothing = dict.fromkeys((f"{name}_latency_ms" for name in times), 0.0)
-    return [replace(event, queue_time_ms=0.0, **nothing) for event in events]
+    return [
+        replace(
+            event,
+            decode_latency_ms=0.0,
+            tokenize_latency_ms=0.0,
+            queue_time_ms=0.0,
+            vlm_latency_ms=0.0,
+            chunk_latency_ms=0.0,
+        )
+        for event in events
+    ]
 
 
 def uninterrupted(model: VideoModel, tokens: list[Entry], *prompts: str) -> list[Event]:

@@ -17,8 +17,7 @@ import click
 import pytest
 import structlog
 import typer
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 import streamer.local
 from streamer import __version__
@@ -26,7 +25,7 @@ from streamer.cli import app
 from streamer.config import Settings
 from streamer.errors import StreamerError
 from streamer.events import Event
-from streamer.jobs import JobStatus
+from streamer.jobs import JobState, JobStatus
 from tests.clips import render, sound_only
 
 
@@ -69,7 +68,12 @@ def call(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]
         raise AssertionError("something was started")
 
     monkeypatch.setattr(streamer.local, "LocalRun", started)
-    return lambda *arguments: CliRunner().invoke(app, arguments)
+
+    def invoke(*arguments: str) -> Result:
+        result: Result = CliRunner().invoke(app, arguments)
+        return result
+
+    return invoke
 
 
 def sentence(result: Result, code: int = 1) -> str:
@@ -287,7 +291,7 @@ def ran(
                     raise dies
 
             def status(self) -> JobStatus:
-                state = "failed" if error else "ended"
+                state: JobState = "failed" if error else "ended"
                 return JobStatus(state=state, last_chunk=len(events), error=error)
 
         monkeypatch.setattr(streamer.local, "LocalRun", FakeRun)

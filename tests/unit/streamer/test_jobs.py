@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from streamer.config import Settings
+from streamer.config import Settings, SourceSettings
 from streamer.errors import QueueError
 from streamer.jobs import Job, JobStatus, Question, read_job, read_status
 
 SETTINGS = Settings(
-    source={"fps": 4, "chunk_s": 1.5},  # type: ignore[arg-type]  # as pydantic reads it
+    source=SourceSettings(fps=4, chunk_s=1.5),
     pipeline=({"name": "rlt", "threshold": 0.05}, {"name": "tome", "keep": 0.5}),
     question="Wer läuft?",
 )

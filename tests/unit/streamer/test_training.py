@@ -73,14 +73,13 @@ def test_a_training_trunk_is_laid_out_as_a_session_prefills_it(seed: int, tiny: 
     laid: list[Piece] = []
     for group in groups:
         base = tiny.layout.head().next_base
-        for chunk in group:
-            grid = Grid(h=chunk.plan.keep.shape[1], w=chunk.plan.keep.shape[2])
+        for planned in group:
+            grid = Grid(h=planned.plan.keep.shape[1], w=planned.plan.keep.shape[2])
             pieces = trunk_pieces(
-                chunk.plan, grid, tiny.layout, group_start_s=group[0].start / 2, base=base
+                planned.plan, grid, tiny.layout, group_start_s=group[0].start / 2, base=base
             )
             base = pieces[-1].next_base
-            first = [tiny.layout.head()] if chunk is group[0] else []
-            laid.append(join([*first, *pieces]))
+            laid.append(join([tiny.layout.head(), *pieces] if planned is group[0] else pieces))
     # Then ids and positions are the same
     for ours, served in zip(laid, session.seen, strict=True):
         assert torch.equal(ours.ids, served.ids)
