@@ -114,12 +114,9 @@ def _caption(url: str, settings: Settings, screen: Screen) -> int:
             bad += event.event not in ("caption", "unchanged", "gap")
             screen.show(event)
         error = run.status().error
-    if not screen.json:
-        errors.print(screen.summary())
     if not screen.events and not error:
         error = "the source gave nothing to caption"
-    if error:
-        errors.print(f"streamer: {error}", markup=False)
+    screen.finish(error)
     return FAILED if error or bad else OK
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 import sys
 import time
 from contextlib import ExitStack, redirect_stdout
@@ -15,6 +15,13 @@ from rich.status import Status
 from streamer.events import Event
 
 errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+
+
+class _Nowhere(io.TextIOBase):
+    """Takes text and drops it; never closed, because others keep hold of what stdout was."""
+
+    def write(self, text: str) -> int:
+        return len(text)
 
 
 class Screen:
@@ -41,8 +48,7 @@ class Screen:
 
     def __enter__(self) -> Self:
         # Ray prints on stdout what befalls its workers; a script reads only events there
-        nowhere = self.cleanup.enter_context(open(os.devnull, "w"))
-        self.cleanup.enter_context(redirect_stdout(nowhere))
+        self.cleanup.enter_context(redirect_stdout(_Nowhere()))
         if not self.json and errors.is_terminal:
             self.status = self.cleanup.enter_context(errors.status("starting …"))
         return self
@@ -74,8 +80,17 @@ class Screen:
             self.status.update(self._live(event))
             self.status.start()
 
-    def summary(self) -> str:
-        """One line on the whole job."""
+    def finish(self, error: str | None) -> None:
+        """Ends the live line with one line on the whole job, and one on what went wrong."""
+        if self.status:
+            self.status.stop()
+            self.status = None
+        if not self.json:
+            errors.print(self._summary())
+        if error:
+            errors.print(f"streamer: {error}", markup=False)
+
+    def _summary(self) -> str:
         share = 100 * self.kept / self.dense if self.dense else 0.0
         first = "" if self.first is None else f", the first after {self.first[0]:.0f} s"
         return (

@@ -9,14 +9,28 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 
 from streamer.actors.decode import DecodeWorker, End, Failure, Reading
-from streamer.errors import ModelError, SourceError, StreamGone, WireError, WriterReplaced
+from streamer.adapters.clock import SYSTEM_CLOCK
+from streamer.adapters.redis_client import connect
+from streamer.adapters.redis_queue import RedisQueue
+from streamer.config import ModelSettings
+from streamer.errors import (
+    ConfigError,
+    ModelError,
+    SourceError,
+    StreamGone,
+    WireError,
+    WriterReplaced,
+)
 from streamer.jobs import Job
 from streamer.types import FrameChunk
+
+if TYPE_CHECKING:
+    from streamer.model import VideoModel
 
 RESTARTS = 20
 """Most times an actor is started again: a chunk that kills its worker must not do so for ever."""
@@ -64,8 +78,8 @@ class RemoteDecoder:
         )
 
 
-class TokenizeActor:
-    """TokenizeWorker on Ray."""
+class ModelActor:
+    """An actor with a model; what needs torch is imported in its process alone."""
 
     def __init__(self, redis_url: str) -> None:
         self.redis_url = redis_url
@@ -73,69 +87,62 @@ class TokenizeActor:
     def pid(self) -> int:
         return os.getpid()
 
+    def _queue(self) -> RedisQueue:
+        return RedisQueue(connect(self.redis_url))
+
+    def _model(self, settings: ModelSettings) -> VideoModel:
+        import torch
+
+        from streamer.model import load_model
+
+        # two such actors share the machine; Ray would give each one thread
+        torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
+        return load_model(
+            settings.name,
+            device=settings.device,
+            dtype=settings.dtype,
+            max_cells=settings.max_cells,
+        )
+
+
+class TokenizeActor(ModelActor):
+    """TokenizeWorker on Ray."""
+
     def run(self, job: Job, decoder: Any) -> None:
         """Tokenizes the job to its end; a failure is told in the job's record."""
         from streamer.actors.tokenize import TokenizeWorker, encoder_for
-        from streamer.adapters.clock import SystemClock
-        from streamer.adapters.redis_client import connect
-        from streamer.adapters.redis_queue import RedisQueue
-        from streamer.model import load_model
 
-        queue = RedisQueue(connect(self.redis_url))
-        settings = job.settings
-        reading = Reading(
-            job=job.id, url=job.url, fps=settings.source.fps, chunk_s=settings.source.chunk_s
-        )
+        queue, source = self._queue(), job.settings.source
+        reading = Reading(job=job.id, url=job.url, fps=source.fps, chunk_s=source.chunk_s)
         try:
-            model = load_model(
-                settings.model.name,
-                device=settings.model.device,
-                dtype=settings.model.dtype,
-                max_cells=settings.model.max_cells,
-            )
+            model = self._model(job.settings.model)
             worker = TokenizeWorker(
                 job,
                 RemoteDecoder(decoder, reading),
                 queue,
-                SystemClock(),
+                SYSTEM_CLOCK,
                 lambda job: encoder_for(model, job),
             )
             while worker.step():
                 pass
         except (StreamGone, WriterReplaced):
             return
-        except (ModelError, SourceError, WireError) as exc:
+        except (ConfigError, ModelError, SourceError, WireError) as exc:
             last = str(queue.last(job.id, "tokens"))
             queue.update_job(job.id, {"last_chunk": last, "error": str(exc)})
 
 
-class CaptionActor:
+class CaptionActor(ModelActor):
     """CaptionWorker on Ray."""
-
-    def __init__(self, redis_url: str) -> None:
-        self.redis_url = redis_url
-
-    def pid(self) -> int:
-        return os.getpid()
 
     def run(self, job: Job) -> None:
         """Captions the job to its end."""
         from streamer.actors.caption import CaptionWorker
-        from streamer.adapters.clock import SystemClock
-        from streamer.adapters.redis_client import connect
-        from streamer.adapters.redis_queue import RedisQueue
-        from streamer.model import load_model
 
-        queue = RedisQueue(connect(self.redis_url))
-        settings = job.settings.model
+        queue = self._queue()
         try:
-            model = load_model(
-                settings.name,
-                device=settings.device,
-                dtype=settings.dtype,
-                max_cells=settings.max_cells,
-            )
-            worker = CaptionWorker(job, model, queue, SystemClock())
+            model = self._model(job.settings.model)
+            worker = CaptionWorker(job, model, queue, SYSTEM_CLOCK)
             while worker.step():
                 pass
         except (StreamGone, WriterReplaced):

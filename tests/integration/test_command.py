@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -11,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -136,3 +138,33 @@ def test_a_taken_port_is_one_sentence(demo_file: Path) -> None:
     assert (run.returncode, out) == (1, "")
     assert port in err
     assert err.count("\n") == 1
+
+
+def test_the_demo_on_a_terminal() -> None:
+    """What a person sees: a live line, captions beside the truth, no noise at the end."""
+    mark = uuid.uuid4().hex
+    ours, theirs = pty.openpty()
+    run = subprocess.Popen(
+        [sys.executable, "-m", "streamer", "demo"],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, MARK: mark, "TERM": "xterm", "COLUMNS": "120"},
+    )
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):  # the other end is closed when the command is over
+        while part := os.read(ours, 65536):
+            shown += part
+    os.close(ours)
+    assert run.wait(timeout=30) == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
+    lines = [line.strip() for line in re.split(r"[\r\n]+", text)]
+    captions = [line for line in lines if re.match(r"[\d.]+ – +[\d.]+ s  ", line)]
+    assert len(captions) == 17
+    assert lines.count("= truth") >= 12
+    assert any("loading the model" in line for line in lines)
+    assert any("lag" in line and "tokens" in line for line in lines)
+    assert "Traceback" not in text
+    assert "17 events for 33 s of video" in lines[-2]
+    assert left_behind(mark) == []
