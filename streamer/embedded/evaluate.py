@@ -63,13 +63,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--clips", type=int, default=500)
+    parser.add_argument("--skip", type=int, default=0, help="held-out clips to pass over first")
     parser.add_argument("--threads", type=int, default=0, help="0: torch's default")
     given = parser.parse_args()
     if given.threads:
         torch.set_num_threads(given.threads)
     started = time.monotonic()
     model = load_model(given.model, device="cpu")
-    clips = [held_out_clip(TEST_SEED + i) for i in range(given.clips)]
+    clips = [held_out_clip(TEST_SEED + given.skip + i) for i in range(given.clips)]
     runs = {mode: run(model, clips, pipeline) for mode, pipeline in MODES.items()}
     for line in report(runs):
         print(line)  # noqa: T201  # this module is a command

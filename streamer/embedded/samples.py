@@ -44,11 +44,11 @@ TEST_KINDS: dict[Kind, float] = {
     "cut": 0.18,
 }
 TRAIN_KINDS: dict[Kind, float] = {
-    "still": 0.68,
-    "pan": 0.06,
+    "still": 0.74,
+    "pan": 0.08,
     "start": 0.03,
     "stop": 0.03,
-    "cut": 0.2,
+    "cut": 0.12,
 }
 """A moving camera is soon learnt, and costs several times the tokens."""
 TRAIN_TEXTURES = (0, 1000)

@@ -232,7 +232,7 @@ class HttpFile:
         except httpx.TimeoutException as exc:
             raise SourceError(
                 f"{self._shown}: the server sent nothing for {self._limits.read_s:g} s; "
-                f"check the server, or raise read_s"
+                f"check the server"
             ) from exc
         except httpx.TransportError as exc:
             return self._resume(exc)
@@ -339,10 +339,10 @@ class HttpFile:
             return self._transport.handle_request(request)
         except httpx.ConnectTimeout as exc:
             what = f"no connection to {host} within {self._limits.connect_s:g} s"
-            raise SourceError(f"{self._shown}: {what}; check the host, or raise connect_s") from exc
+            raise SourceError(f"{self._shown}: {what}; check the host") from exc
         except httpx.TimeoutException as exc:
             what = f"{host} did not answer within {self._limits.read_s:g} s"
-            raise SourceError(f"{self._shown}: {what}; check the server, or raise read_s") from exc
+            raise SourceError(f"{self._shown}: {what}; check the server") from exc
         except httpx.ConnectError as exc:
             raise SourceError(f"{self._shown}: cannot connect to {host}; check the host") from exc
         except httpx.TransportError as exc:
