@@ -90,7 +90,8 @@ def test_a_url_becomes_one_json_line_a_chunk(demo_file: Path) -> None:
 
 def test_ctrl_c_ends_everything(demo_file: Path) -> None:
     mark = uuid.uuid4().hex
-    with running(mark, "caption", str(demo_file), "--json") as run:
+    slowly = ("--fps", "10", "--pipeline", "[]")  # so that the job is not over before the signal
+    with running(mark, "caption", str(demo_file), "--json", *slowly) as run:
         assert run.stdout is not None
         first = run.stdout.readline()
         run.send_signal(signal.SIGINT)
