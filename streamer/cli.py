@@ -180,10 +180,12 @@ def _overrides(given: dict[tuple[str, ...], Any]) -> dict[str, Any]:
 def _one_sentence() -> Iterator[None]:
     """What a user did wrong ends in one sentence on stderr, not in a traceback.
 
-    A polite end (SIGTERM, a closed terminal) is taken like Ctrl-C, so that all is cleaned up.
+    A polite end (SIGTERM, a closed terminal) is taken like Ctrl-C, so that all is cleaned up; what
+    the caller had ignored (nohup) stays ignored.
     """
     for ending in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ending, _interrupt)
+        if signal.getsignal(ending) is not signal.SIG_IGN:
+            signal.signal(ending, _interrupt)
     try:
         yield
     except StreamerError as exc:

@@ -45,6 +45,8 @@ def running(mark: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, MARK: mark},
+        # a shell's background jobs ignore Ctrl-C, and their children would too
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.default_int_handler),
     ) as run:
         try:
             yield run
