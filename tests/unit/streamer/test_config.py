@@ -15,7 +15,8 @@ CONFIGS = sorted((Path(__file__).parents[3] / "configs").glob("*.yaml"))
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
 def test_every_shipped_file_loads(path: Path) -> None:
-    build_pipeline(load(path).pipeline)
+    settings = load(path)
+    assert len(build_pipeline(settings.pipeline).names) == len(settings.pipeline)
 
 
 def test_the_default_file_says_the_defaults() -> None:

@@ -135,4 +135,6 @@ def test_a_file_that_appears_later_is_read(clip: Path, tmp_path: Path) -> None:
 
 
 def test_closing_what_is_not_open_is_no_error() -> None:
-    DecodeWorker().close("nobody")
+    worker = DecodeWorker()
+    worker.close("nobody")
+    assert worker.open == {}
