@@ -44,7 +44,7 @@ evaluate: .venv/.installed ## score the embedded model on 500 held-out clips, de
 	@$(RUN) -m streamer.embedded.evaluate
 
 golden: .venv/.installed-dev ## write the committed reference arrays anew
-	@$(RUN) tests/golden/regen.py
+	@$(RUN) tests/golden/regen.py && $(RUN) -m tests.settings_table
 
 clean:
 	rm -rf .venv

@@ -5,9 +5,11 @@ StreamerError
 ├── SourceError      the video cannot be opened or decoded: check the URL or the file
 ├── ModelError       a checkpoint cannot be loaded: check the model folder
 ├── WireError        a stream entry is malformed, or of a schema this version cannot read
-└── QueueError       Redis cannot be reached or refuses
-    ├── StreamGone       the job was deleted: stop writing
-    └── WriterReplaced   another writer has gone past this one: stop writing
+├── QueueError       Redis cannot be reached or refuses
+│   ├── StreamGone       the job was deleted: stop writing
+│   ├── WriterReplaced   another writer has gone past this one: stop writing
+│   └── NoRoom           as many jobs as may be are running: wait for one to end
+└── ServiceError     a running service refused a request, or cannot be reached
 """
 
 
@@ -41,3 +43,15 @@ class StreamGone(QueueError):
 
 class WriterReplaced(QueueError):
     """The stream has gone past this writer's entry, which is not in it: someone else writes now."""
+
+
+class NoRoom(QueueError):
+    """One more job would be too many."""
+
+
+class ServiceError(StreamerError):
+    """The service at a URL cannot be reached or refused; `status` is its HTTP status, if any."""
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status

@@ -61,6 +61,27 @@ class Event:
         return json.dumps(present, ensure_ascii=False, separators=(",", ":"))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """A job from its first chunk to this one. It lies in the chunk's entry, so it counts once."""
+
+    chunks: int = 0
+    captions: int = 0
+    """Events of kind caption."""
+    errors: int = 0
+    t1: float = 0.0
+    """Media seconds captioned."""
+    patches: int = 0
+    """Patches of all pictures, without any reduction."""
+    patches_kept: int = 0
+    """Patches that the vision encoder saw."""
+    tokens_dense: int = 0
+    """Visual tokens of all pictures, without any reduction."""
+    tokens: int = 0
+    """Visual tokens given to the LLM."""
+    output_tokens: int = 0
+
+
 def event_id(chunk: int, n: int) -> str:
     return f"{chunk}-{n}"
 
@@ -73,7 +94,7 @@ def parse_event_id(value: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def encode_chunk_events(events: Sequence[Event]) -> dict[str, bytes]:
+def encode_chunk_events(events: Sequence[Event], totals: Totals | None = None) -> dict[str, bytes]:
     """The fields of a chunk's entry in the event stream; the entry's id is `<chunk>-0`."""
     lines = ",".join(event.to_json_line() for event in events)
     fields = {
@@ -82,6 +103,8 @@ def encode_chunk_events(events: Sequence[Event]) -> dict[str, bytes]:
     }
     where = f"job {events[0].job} events of chunk {events[0].chunk}" if events else "events"
     _decode(fields, events[0].chunk if events else 0, where=where)  # none writes what none reads
+    if totals is not None:
+        fields["totals"] = json.dumps(dataclasses.asdict(totals), separators=(",", ":")).encode()
     return fields
 
 
@@ -89,6 +112,26 @@ def decode_chunk_events(entry: Entry) -> list[Event]:
     """The events of a chunk, in order."""
     return _decode(entry.fields, entry.number, where=entry.where)
 
+
+def decode_totals(entry: Entry) -> Totals:
+    """The totals up to a chunk; zeros in an entry that has none."""
+    if "totals" not in entry.fields:
+        return Totals()
+    where = f"{entry.where}: totals"
+    return build(Totals, _TOTALS, parse_json(entry.fields["totals"], where=where), where=where)
+
+
+_TOTALS: dict[str, Check] = {
+    "chunks": integer(),
+    "captions": integer(),
+    "errors": integer(),
+    "t1": number,
+    "patches": integer(),
+    "patches_kept": integer(),
+    "tokens_dense": integer(),
+    "tokens": integer(),
+    "output_tokens": integer(),
+}
 
 _EVENT: dict[str, Check] = {
     "id": text(empty=False),

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from streamer.config import Settings
-from streamer.errors import QueueError
+from streamer.config import JobSettings
+from streamer.errors import WireError
 
-JobState = Literal["running", "ended", "failed"]
+JobState = Literal["queued", "running", "paused", "ended", "failed"]
+
+LOCAL = "local"
+"""The tenant where there are no tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,16 +31,22 @@ class Job:
     id: str
     url: str
     questions: tuple[Question, ...]
-    settings: Settings
+    settings: JobSettings = field(default_factory=JobSettings)
+    tenant: str = LOCAL
+    """Whose it is: jobs of one tenant share their turns."""
+    created_at: float = 0.0
+    """Unix seconds."""
 
     def record(self) -> dict[str, str]:
         """The fields of a new job."""
-        spec = {
-            "url": self.url,
-            "questions": [asdict(question) for question in self.questions],
-            "settings": self.settings.model_dump(mode="json"),
+        spec = {"url": self.url, "settings": self.settings.model_dump(mode="json")}
+        return {
+            "spec": json.dumps(spec),
+            "questions": encode_questions(self.questions),
+            "tenant": self.tenant,
+            "created_at": f"{self.created_at:.3f}",
+            "state": "queued",
         }
-        return {"spec": json.dumps(spec), "state": "running"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +58,13 @@ class JobStatus:
     """Number of the last entry of the token stream, once there will be no more."""
     error: str | None
     """Why it failed, or why the source ended early: one sentence."""
+    ended_at: float | None = None
+    """Unix seconds."""
+
+    @property
+    def finished(self) -> bool:
+        """Nothing more will happen."""
+        return self.state in ("ended", "failed")
 
 
 def read_job(job_id: str, record: Mapping[str, str]) -> Job:
@@ -58,22 +74,39 @@ def read_job(job_id: str, record: Mapping[str, str]) -> Job:
         return Job(
             id=job_id,
             url=spec["url"],
-            questions=tuple(Question(**question) for question in spec["questions"]),
-            settings=Settings(**spec["settings"]),
+            questions=read_questions(record),
+            settings=JobSettings(**spec["settings"]),
+            tenant=record.get("tenant", LOCAL),
+            created_at=float(record.get("created_at", 0)),
         )
     except (KeyError, TypeError, ValueError) as exc:
         said = " ".join(str(exc).split())
-        raise QueueError(f"the record of job {job_id} is malformed: {said}") from exc
+        raise WireError(f"the record of job {job_id} is malformed: {said}") from exc
+
+
+def read_questions(record: Mapping[str, str]) -> tuple[Question, ...]:
+    """The questions at this moment; they may change while the job runs."""
+    return tuple(Question(**question) for question in json.loads(record["questions"]))
+
+
+def encode_questions(questions: tuple[Question, ...]) -> str:
+    return json.dumps([asdict(question) for question in questions])
 
 
 def read_status(record: Mapping[str, str]) -> JobStatus:
     """The progress in a record."""
-    state = record.get("state", "running")
-    last = record.get("last_chunk")
+    state = record.get("state", "queued")
+    last, ended_at = record.get("last_chunk"), record.get("ended_at")
     if last is not None and not last.isdecimal():
-        raise QueueError(f"a job's record is malformed: last_chunk {last!r} is not a number")
-    return JobStatus(
-        state="ended" if state == "ended" else "failed" if state == "failed" else "running",
+        raise WireError(f"a job's record is malformed: last_chunk {last!r} is not a number")
+    status = JobStatus(
+        state="queued",
         last_chunk=int(last) if last is not None else None,
         error=record.get("error"),
+        ended_at=float(ended_at) if ended_at else None,
     )
+    if state in ("ended", "failed"):
+        return replace(status, state="ended" if state == "ended" else "failed")
+    if record.get("paused"):
+        return replace(status, state="paused")
+    return replace(status, state="running" if state == "running" else "queued")

@@ -10,21 +10,26 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from streamer.actors.deploy import Workers, start_ray, start_workers, stop_ray
+from streamer.actors.controller import Controller
+from streamer.actors.deploy import RayFleet
+from streamer.actors.ray_cluster import start_ray, stop_ray
+from streamer.adapters.clock import SYSTEM_CLOCK
 from streamer.adapters.redis_client import connect
 from streamer.adapters.redis_queue import RedisQueue
+from streamer.adapters.redis_roster import RedisRoster
 from streamer.adapters.redis_server import EmbeddedRedis
 from streamer.config import Settings
 from streamer.errors import StreamerError
 from streamer.events import Event, decode_chunk_events
 from streamer.jobs import Job, JobStatus, Question, read_status
 from streamer.sources import absolute
+from streamer.sources.guard import TRUSTING
 
-BLOCK_S = 0.5
+BLOCK_S = 0.25
 
 
 class LocalRun:
-    """Redis (embedded, unless settings name one), a local Ray, three workers and one job."""
+    """A Redis and a Ray of its own, a controller in this process, three workers and one job."""
 
     def __init__(self, url: str, settings: Settings, *, told: Callable[[str], None]) -> None:
         """told: is called with what is being waited for."""
@@ -34,10 +39,10 @@ class LocalRun:
             id=f"caption-{uuid.uuid4().hex[:12]}",
             url=absolute(url),
             questions=(Question(id="default", prompt=settings.question),),
-            settings=settings,
+            settings=settings.job,
+            created_at=SYSTEM_CLOCK.now(),
         )
         self.cleanup = ExitStack()
-        self.workers: Workers
 
     def __enter__(self) -> Self:
         try:
@@ -56,27 +61,27 @@ class LocalRun:
         self.cleanup.close()
 
     def _start(self) -> None:
-        queue = self.settings.queue
-        redis_url = queue.url
         folder = self.cleanup.enter_context(
             tempfile.TemporaryDirectory(prefix="streamer-", ignore_cleanup_errors=True)
         )
-        if redis_url is None:
-            self.told("starting Redis")
-            server = self.cleanup.enter_context(
-                EmbeddedRedis(Path(folder), port=queue.port, server=queue.server)
-            )
-            redis_url = server.url
-        self.told("opening the queue")
-        self.queue = RedisQueue(connect(redis_url))
+        self.told("starting Redis")
+        queue = self.settings.queue
+        server = self.cleanup.enter_context(
+            EmbeddedRedis(Path(folder), port=queue.port, server=queue.server)
+        )
+        client = connect(server.url)
+        self.queue, self.roster = RedisQueue(client), RedisRoster(client)
         self.queue.create_job(self.job.id, self.job.record())
-        if queue.url is not None:  # a server of our own takes its data along
-            self.cleanup.callback(self.queue.delete_job, self.job.id)
         self.told("starting Ray (10 to 25 s)")
         self.cleanup.callback(stop_ray)
         start_ray(folder)
         self.told("loading the model into two workers (15 to 40 s)")
-        self.workers = start_workers(self.job, redis_url)
+        settings = self.settings.model_copy(
+            update={"queue": queue.model_copy(update={"url": server.url})}
+        )
+        fleet = RayFleet(settings, TRUSTING)
+        self.controller = Controller(settings, self.queue, self.roster, fleet, SYSTEM_CLOCK)
+        self.controller.step()
 
     def events(self) -> Iterator[Event]:
         """Every event of the job, as it is written, to the last."""
@@ -88,11 +93,12 @@ class LocalRun:
                 yield from decode_chunk_events(entry)
             if entries:
                 continue
-            status = self.status()
-            if status.state != "running" and said >= (status.last_chunk or 0):
+            if self.status().finished:
                 return
-            if reason := self.workers.stopped(tokenized=status.last_chunk is not None):
-                raise StreamerError(reason)
+            self.controller.step()
+            for report in self.roster.reports().values():
+                if report.error:
+                    raise StreamerError(report.error)
 
     def status(self) -> JobStatus:
         """How far the job has come."""

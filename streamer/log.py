@@ -1,23 +1,52 @@
 """Logs are data on stderr: one event name, past tense, and its values.
 
-Events: decoder_fell_back (a source is read by PyAV instead of decord, with the reason).
+decoder_fell_back   a source is read by PyAV instead of decord
+child_started       a process under the supervisor; child_restarted: a new one for one that ended
+child_ended         with its exit code (minus its signal), how long it lived, what it said last
+child_silent        it did not answer for so long, and is killed
+worker_started      by the controller, or by what keeps the controller itself
+worker_stopped      one too many
+worker_restarted    a new process for one that died
+worker_hung         it gave no sign of life, or worked too long on one chunk, and is killed
+model_not_loaded    a worker cannot start its work
+job_placed          on which workers
+job_failed          for good, with the reason
+job_crashed         a worker met something nobody thought of; the job is tried again
+batch_failed        many sessions could not be answered at once; each is answered alone
+writer_replaced     another worker writes this job now
+queue_lost          Redis did not answer for a while
+record_malformed    what lies in Redis of a job cannot be read
+api_started         it listens
+request_crashed     the API met something nobody thought of
 """
 
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import structlog
 
+if TYPE_CHECKING:
+    from streamer.config import LogSettings
 
-def configure() -> None:
-    """Sends structured logs of this process, warnings and worse, to stderr."""
+
+def configure(log: LogSettings) -> None:
+    """Sends structured logs of this process to stderr."""
+    rendered: list[structlog.types.Processor] = (
+        [
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(ensure_ascii=False),
+        ]
+        if log.format == "json"
+        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    )
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *rendered,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(30),
+        wrapper_class=structlog.make_filtering_bound_logger(log.level),
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
     )

@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, Qwen3VLForConditionalGeneration, Qwen3VLVideoProcessor
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
+from transformers.utils.logging import disable_progress_bar
 
 from streamer.checkpoint import resolve
 from streamer.errors import ModelError
@@ -44,6 +45,7 @@ def load_model(
     if dtype == "auto":
         dtype = "float32" if device == "cpu" else "bfloat16"
     path = resolve(name)
+    disable_progress_bar()
     try:
         processor = Qwen3VLVideoProcessor.from_pretrained(path)
         tokenizer = AutoTokenizer.from_pretrained(path)

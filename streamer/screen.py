@@ -12,7 +12,7 @@ from typing import Self
 from rich.console import Console
 from rich.status import Status
 
-from streamer.events import Event
+from streamer.events import Event, parse_event_id
 
 errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
@@ -29,12 +29,16 @@ class Screen:
 
     json: one JSON object a line on stdout, and no live line.
     truth: what is true of each chunk, where it is known.
+    named: says which question is answered.
     """
 
-    def __init__(self, *, json: bool, fps: float, truth: list[str] | None = None) -> None:
+    def __init__(
+        self, *, json: bool, fps: float, truth: list[str] | None = None, named: bool = False
+    ) -> None:
         self.json = json
         self.fps = fps
         self.truth = truth
+        self.named = named
         self.stdout = sys.stdout
         self.status: Status | None = None
         self.started = time.monotonic()
@@ -102,6 +106,8 @@ class Screen:
         self.first = self.first or (time.monotonic() - self.started, event.t1)
         self.events += 1
         self.media_s = event.t1
+        if parse_event_id(event.id)[1]:
+            return  # its chunk's tokens were counted with the first question
         self.kept += event.input_tokens or 0
         self.dense += event.dense_tokens or 0
 
@@ -119,7 +125,8 @@ class Screen:
         cost = (
             "" if event.dense_tokens is None else f"  [{event.input_tokens}/{event.dense_tokens}]"
         )
-        line = f"{event.t0:6.1f} – {event.t1:5.1f} s  {said}{cost}"
+        name = f"{event.question}: " if self.named and event.question else ""
+        line = f"{event.t0:6.1f} – {event.t1:5.1f} s  {name}{said}{cost}"
         if not self.truth or event.chunk > len(self.truth):
             return line
         true = self.truth[event.chunk - 1]

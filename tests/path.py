@@ -12,17 +12,28 @@ from streamer.events import Event, decode_chunk_events
 from streamer.jobs import Job, JobStatus, Question, read_status
 from streamer.model import VideoModel
 from streamer.types import FrameChunk
+from streamer.workers import Placement
 
 
 class DirectDecoder:
     """A decode worker that is called, not sent to."""
 
-    def __init__(self, worker: DecodeWorker, reading: Reading) -> None:
+    def __init__(self, worker: DecodeWorker, job: Job) -> None:
+        source = job.settings.source
         self.worker = worker
-        self.reading = reading
+        self.reading = Reading(job=job.id, url=job.url, fps=source.fps, chunk_s=source.chunk_s)
+
+    def use(self, worker: str | None) -> None:
+        pass
+
+    def ready(self, start_s: float) -> bool:
+        return True
 
     def read(self, start_s: float) -> FrameChunk | End | Failure:
         return self.worker.read(self.reading, start_s)
+
+    def close(self) -> None:
+        self.worker.close(self.reading.job)
 
 
 def caption_file(
@@ -34,24 +45,26 @@ def caption_file(
         id="job",
         url=url,
         questions=(Question(id="default", prompt=settings.question),),
-        settings=settings,
+        settings=settings.job,
     )
-    queue, clock = MemoryQueue(), SystemClock()
+    queue, clock, decoder = MemoryQueue(), SystemClock(), DecodeWorker()
     queue.create_job(job.id, job.record())
-    reading = Reading(job=job.id, url=url, fps=settings.source.fps, chunk_s=settings.source.chunk_s)
     tokenize = TokenizeWorker(
-        job,
-        DirectDecoder(DecodeWorker(), reading),
         queue,
         clock,
-        lambda job: encoder_for(model, job),
+        decoder_of=lambda job: DirectDecoder(decoder, job),
+        encoder_of=lambda job: encoder_for(model, job),
+        wait=lambda: None,
     )
-    caption = CaptionWorker(job, model, queue, clock)
-    while tokenize.step():
-        if queue.last(job.id, "tokens") > caption.said:
-            caption.step()
-    while caption.step():
-        pass
+    caption = CaptionWorker(
+        model, queue, clock, batch=1, max_new_tokens=settings.model.max_new_tokens
+    )
+    placements = {job.id: Placement(tenant=job.tenant)}
+    tokenize.take(placements)
+    caption.take(placements)
+    while caption.runs:
+        tokenize.work()
+        caption.work()
     entries = queue.read(job.id, "events", after=0, count=100_000)
     record = queue.job(job.id)
     assert record is not None

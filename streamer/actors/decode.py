@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from streamer.core.chunker import Chunker
 from streamer.errors import SourceError
-from streamer.sources import Source, open_source
+from streamer.sources import Limits, Source, open_source
+from streamer.sources.guard import TRUSTING, FetchPolicy
 from streamer.types import FrameChunk
+from streamer.workers import Progress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,48 +44,87 @@ class Failure:
 class _Open:
     source: Source
     chunks: Iterator[FrameChunk]
-    next_s: float = field(default=0.0)
+    next_s: float
+    read_at: float
 
 
 class DecodeWorker:
-    """Holds open sources; what it returns depends on its arguments alone, so it may die anytime."""
+    """Holds open sources; what it returns depends on its arguments alone, so it may die anytime.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    Safe to call from several threads; the reads of one job wait for each other.
+    """
+
+    def __init__(
+        self,
+        policy: FetchPolicy = TRUSTING,
+        limits: Limits | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.policy = policy
+        self.limits = limits or Limits()
         self.clock = clock
         self.open: dict[str, _Open] = {}
+        self._locks: dict[str, threading.Lock] = {}
 
     def read(self, reading: Reading, start_s: float) -> FrameChunk | End | Failure:
         """The first chunk at or after start_s, which is a chunk's border; numbers follow time.
 
         Reading on where the last call ended is cheap; any other place is sought.
         """
-        try:
-            held = self.open.get(reading.job)
-            if held is None or abs(held.next_s - start_s) > 1e-6:
-                held = self._seek(reading, start_s)
-            # a border in the middle of a chunk follows one that was cut short: it has been read
-            chunk = next((c for c in held.chunks if c.t0 > start_s - 1e-6), None)
-        except SourceError as exc:
-            self.close(reading.job)
-            return Failure(reason=str(exc))
-        if chunk is None:
-            missing = held.source.missing
-            self.close(reading.job)
-            return End(missing=missing)
-        held.next_s = chunk.t1
-        return chunk
+        with self._lock(reading.job):
+            try:
+                held = self.open.get(reading.job)
+                if held is None or abs(held.next_s - start_s) > 1e-6:
+                    held = self._seek(reading, start_s)
+                # a border in the middle of a chunk follows one that was cut short: it has been read
+                chunk = next((c for c in held.chunks if c.t0 > start_s - 1e-6), None)
+            except SourceError as exc:
+                self._let_go(reading.job)
+                return Failure(reason=str(exc))
+            if chunk is None:
+                missing = held.source.missing
+                self._let_go(reading.job)
+                return End(missing=missing)
+            held.next_s, held.read_at = chunk.t1, self.clock()
+            return chunk
 
     def close(self, job: str) -> None:
         """Lets go of a job's source."""
+        with self._lock(job):
+            self._let_go(job)
+        self._locks.pop(job, None)
+
+    def close_idle(self, idle_s: float) -> None:
+        """Lets go of the sources that nobody read for so long; a later read opens them again."""
+        for job, held in list(self.open.items()):
+            if self.clock() - held.read_at > idle_s:
+                self.close(job)
+
+    @property
+    def progress(self) -> dict[str, Progress]:
+        """Per job, where its next chunk begins."""
+        return {job: Progress(chunk=0, t1=held.next_s) for job, held in list(self.open.items())}
+
+    def _lock(self, job: str) -> threading.Lock:
+        return self._locks.setdefault(job, threading.Lock())
+
+    def _let_go(self, job: str) -> None:
         if held := self.open.pop(job, None):
             held.source.close()
 
     def _seek(self, reading: Reading, start_s: float) -> _Open:
         held = self.open.get(reading.job)
-        source = held.source if held else open_source(reading.url, fps=reading.fps)
+        source = (
+            held.source
+            if held
+            else open_source(reading.url, fps=reading.fps, limits=self.limits, policy=self.policy)
+        )
         chunker = Chunker(chunk_s=reading.chunk_s, fps=reading.fps, clock=self.clock)
         number = chunker.number_at(start_s)
-        self.open[reading.job] = _Open(
-            source=source, chunks=chunker.chunks(source, number), next_s=start_s
+        self.open[reading.job] = opened = _Open(
+            source=source,
+            chunks=chunker.chunks(source, number),
+            next_s=start_s,
+            read_at=self.clock(),
         )
-        return self.open[reading.job]
+        return opened

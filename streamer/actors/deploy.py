@@ -1,217 +1,243 @@
-"""The workers on Ray: the only file that knows it.
+"""The workers as Ray actors.
 
-Each actor's `run` is one long call. An actor that dies is started again by Ray, which then repeats
-the call; the worker finds in the queue how far it had come.
+Every worker is a detached, named actor whose constructor starts its life in a thread of its own.
+Ray starts an actor that died again; nobody needs to call it, because it finds in the roster what to
+do and in the queue how far that has come.
 """
 
 from __future__ import annotations
 
-import logging
+import json
 import os
-from dataclasses import dataclass
+import threading
+import warnings
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import ray
+import structlog
 
+from streamer.actors.controller import STEP_S, Controller
 from streamer.actors.decode import DecodeWorker, End, Failure, Reading
+from streamer.actors.life import BEAT_S, Life
+from streamer.actors.ray_cluster import NAMESPACE
+from streamer.actors.remote_decoder import RemoteDecoders
 from streamer.adapters.clock import SYSTEM_CLOCK
 from streamer.adapters.redis_client import connect
 from streamer.adapters.redis_queue import RedisQueue
-from streamer.config import ModelSettings
-from streamer.errors import (
-    ConfigError,
-    ModelError,
-    SourceError,
-    StreamGone,
-    WireError,
-    WriterReplaced,
-)
-from streamer.jobs import Job
+from streamer.adapters.redis_roster import RedisRoster
+from streamer.config import ApiSettings, Settings
+from streamer.errors import ModelError, QueueError
+from streamer.log import configure
+from streamer.sources import Limits
+from streamer.sources.guard import FetchPolicy
 from streamer.types import FrameChunk
+from streamer.workers import CONTROLLER, kind_of
 
 if TYPE_CHECKING:
     from streamer.model import VideoModel
 
-RESTARTS = 20
-"""Most times an actor is started again: a chunk that kills its worker must not do so for ever."""
-DECODE_TIMEOUT_S = 90.0
-"""For a chunk; to come to one late in a source that cannot be entered midway may take longer."""
-LONGEST_FOLDER = 32
+DECODE_IDLE_S = 120.0
+"""After so long without a read a source is closed, to be opened again when it is asked for."""
+NICE = {"decode": 19, "tokenize": 5}
+"""What is begun is finished first: where processors are short, early stages wait for late ones."""
+
+log = structlog.get_logger(__name__)
 
 
-class DecodeActor(DecodeWorker):
-    """DecodeWorker on Ray."""
+class LivingActor:
+    """A process that reports, and lives by itself from its construction on."""
 
-    def pid(self) -> int:
-        return os.getpid()
-
-
-class RemoteDecoder:
-    """A decode actor seen by the tokenizer: one chunk is always being decoded ahead."""
-
-    def __init__(self, actor: Any, reading: Reading) -> None:
-        self.actor = actor
-        self.reading = reading
-        self.ahead: tuple[float, Any] | None = None
-
-    def read(self, start_s: float) -> FrameChunk | End | Failure:
-        """As DecodeWorker.read; an actor that does not answer in time is replaced once."""
-        timeout_s = max(DECODE_TIMEOUT_S, start_s)
-        for attempt in (1, 2):
-            if self.ahead is None or abs(self.ahead[0] - start_s) > 1e-6:
-                self.ahead = (start_s, self.actor.read.remote(self.reading, start_s))
-            try:
-                read: FrameChunk | End | Failure = ray.get(self.ahead[1], timeout=timeout_s)
-            except ray.exceptions.GetTimeoutError:
-                self.ahead = None
-                ray.kill(self.actor, no_restart=attempt == 2)
-                continue
-            except ray.exceptions.RayActorError as exc:
-                return Failure(reason=f"the decoder died on it {RESTARTS} times: {exc}")
-            self.ahead = None
-            if isinstance(read, FrameChunk):
-                self.ahead = (read.t1, self.actor.read.remote(self.reading, read.t1))
-            return read
-        return Failure(
-            reason=f"the decoder did not answer within {timeout_s:g} s, twice; "
-            f"it hangs at {start_s:g} s"
+    def __init__(self, name: str, settings: Settings, policy: FetchPolicy) -> None:
+        configure(settings.log)
+        os.nice(NICE.get(kind_of(name) or name, 0))
+        assert settings.queue.url is not None
+        self.name = name
+        self.settings = settings
+        self.policy = policy
+        client = connect(settings.queue.url)
+        self.queue = RedisQueue(client)
+        self.roster = RedisRoster(client)
+        self.life = Life(
+            name,
+            kind_of(name) or name,
+            self.roster,
+            SYSTEM_CLOCK,
+            node=ray.util.get_node_ip_address(),
         )
+        self.life.start_reporting()
+        threading.Thread(target=self._run, name="work", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self.live()
+        except BaseException:
+            log.critical("worker_crashed", worker=self.name, exc_info=True)
+            raise
+        finally:
+            os._exit(1)  # an actor whose thread ended would look alive; Ray starts it again
+
+    def live(self) -> None:
+        """Its work; never returns."""
+        raise NotImplementedError
 
 
-class ModelActor:
+class DecodeActor(LivingActor):
+    """DecodeWorker on Ray: called by tokenizers, from many threads."""
+
+    def __init__(self, name: str, settings: Settings, policy: FetchPolicy) -> None:
+        fetch = settings.fetch
+        self.worker = DecodeWorker(
+            policy,
+            Limits(
+                connect_s=fetch.connect_s,
+                read_s=fetch.read_s,
+                max_bytes=fetch.max_bytes,
+                max_pixels=fetch.max_pixels,
+            ),
+        )
+        super().__init__(name, settings, policy)
+
+    def read(self, reading: Reading, start_s: float) -> FrameChunk | End | Failure:
+        return self.worker.read(reading, start_s)
+
+    def close(self, job: str) -> None:
+        self.worker.close(job)
+
+    def live(self) -> None:
+        self.life.serve(self.worker)
+        while True:
+            self.worker.close_idle(DECODE_IDLE_S)
+            SYSTEM_CLOCK.sleep(DECODE_IDLE_S / 10)
+
+
+class ModelActor(LivingActor):
     """An actor with a model; what needs torch is imported in its process alone."""
 
-    def __init__(self, redis_url: str) -> None:
-        self.redis_url = redis_url
-
-    def pid(self) -> int:
-        return os.getpid()
-
-    def _queue(self) -> RedisQueue:
-        return RedisQueue(connect(self.redis_url))
-
-    def _model(self, settings: ModelSettings) -> VideoModel:
+    def _model(self) -> VideoModel:
         import torch
 
         from streamer.model import load_model
 
-        # two such actors share the machine; Ray would give each one thread
-        torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
-        return load_model(
-            settings.name,
-            device=settings.device,
-            dtype=settings.dtype,
-            max_cells=settings.max_cells,
-        )
+        # pictures from the object store are read-only, and nobody writes into them
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        pool = getattr(self.settings.pools, self.life.kind)
+        # Ray would give each one thread
+        torch.set_num_threads(pool.threads or max(1, (os.cpu_count() or 2) // 2))
+        wanted = self.settings.model
+        while True:
+            try:
+                return load_model(
+                    wanted.name,
+                    device=wanted.device,
+                    dtype=wanted.dtype,
+                    max_cells=wanted.max_cells,
+                )
+            except ModelError as exc:
+                self.life.error = str(exc)
+                log.error("model_not_loaded", worker=self.name, reason=str(exc))
+                SYSTEM_CLOCK.sleep(10 * BEAT_S)
 
 
 class TokenizeActor(ModelActor):
     """TokenizeWorker on Ray."""
 
-    def run(self, job: Job, decoder: Any) -> None:
-        """Tokenizes the job to its end; a failure is told in the job's record."""
+    def live(self) -> None:
         from streamer.actors.tokenize import TokenizeWorker, encoder_for
+        from streamer.core.pipeline import operator_schemas
 
-        queue, source = self._queue(), job.settings.source
-        reading = Reading(job=job.id, url=job.url, fps=source.fps, chunk_s=source.chunk_s)
-        try:
-            model = self._model(job.settings.model)
-            worker = TokenizeWorker(
-                job,
-                RemoteDecoder(decoder, reading),
-                queue,
-                SYSTEM_CLOCK,
-                lambda job: encoder_for(model, job),
-            )
-            while worker.step():
-                pass
-        except (StreamGone, WriterReplaced):
-            return
-        except (ConfigError, ModelError, SourceError, WireError) as exc:
-            last = str(queue.last(job.id, "tokens"))
-            queue.update_job(job.id, {"last_chunk": last, "error": str(exc)})
+        model = self._model()
+        self.roster.publish("operators", json.dumps(operator_schemas()))
+        decoders = RemoteDecoders(SYSTEM_CLOCK)
+        worker = TokenizeWorker(
+            self.queue,
+            SYSTEM_CLOCK,
+            decoder_of=decoders.of,
+            encoder_of=lambda job: encoder_for(model, job),
+            wait=decoders.wait,
+        )
+        self.life.live("tokenize", worker)
 
 
 class CaptionActor(ModelActor):
     """CaptionWorker on Ray."""
 
-    def run(self, job: Job) -> None:
-        """Captions the job to its end."""
+    def live(self) -> None:
         from streamer.actors.caption import CaptionWorker
 
-        queue = self._queue()
-        try:
-            model = self._model(job.settings.model)
-            worker = CaptionWorker(job, model, queue, SYSTEM_CLOCK)
-            while worker.step():
-                pass
-        except (StreamGone, WriterReplaced):
-            return
-        except ModelError as exc:
-            queue.update_job(job.id, {"state": "failed", "error": str(exc)})
+        model = self._model()
+        wanted = self.settings.model
+        worker = CaptionWorker(
+            model,
+            self.queue,
+            SYSTEM_CLOCK,
+            batch=wanted.batch,
+            max_new_tokens=wanted.max_new_tokens,
+        )
+        self.life.live("caption", worker)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Workers:
-    """The actors that carry one job, and their runs."""
+class ControllerActor(LivingActor):
+    """Controller on Ray."""
 
-    actors: dict[str, Any]
-    runs: dict[str, Any]
-
-    def pid(self, name: str) -> int:
-        """The process of `decode`, `tokenize` or `caption`."""
-        pid: int = ray.get(self.actors[name].pid.remote(), timeout=60)
-        return pid
-
-    def stopped(self, *, tokenized: bool) -> str | None:
-        """Why nothing more will come; None while all is well.
-
-        tokenized: the record says that the token stream is complete, so its worker may have ended.
-        """
-        done, _ = ray.wait(list(self.runs.values()), num_returns=len(self.runs), timeout=0)
-        for name, run in self.runs.items():
-            if run in done:
-                try:
-                    ray.get(run, timeout=1)
-                except ray.exceptions.RayError as exc:
-                    return f"the {name} worker failed: {_cause(exc)}"
-                if name == "caption" or not tokenized:
-                    return f"the {name} worker was replaced by another writer of this job"
-        return None
+    def live(self) -> None:
+        fleet = RayFleet(self.settings, self.policy)
+        controller = Controller(self.settings, self.queue, self.roster, fleet, SYSTEM_CLOCK)
+        self.life.state = "ready"
+        while True:
+            try:
+                controller.step()
+            except QueueError as exc:
+                log.warning("queue_lost", worker=self.name, reason=str(exc))
+            SYSTEM_CLOCK.sleep(STEP_S)
 
 
-def start_ray(folder: str) -> None:
-    """A local Ray of this process's own; quiet, without a dashboard, its files in `folder`."""
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(
-        address="local",
-        # its sockets lie there, and a socket's path holds 107 bytes at most
-        _temp_dir=folder if len(folder) <= LONGEST_FOLDER else None,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        configure_logging=True,
-    )
+CLASSES: dict[str, type[LivingActor]] = {
+    "decode": DecodeActor,
+    "tokenize": TokenizeActor,
+    "caption": CaptionActor,
+    CONTROLLER: ControllerActor,
+}
 
 
-def stop_ray() -> None:
-    """Ends the local Ray and its processes."""
-    ray.shutdown()
+class RayFleet:
+    """The actors of the present cluster: Fleet on Ray."""
 
+    def __init__(self, settings: Settings, policy: FetchPolicy) -> None:
+        # nothing that only the HTTP side must know goes to the workers
+        self.settings = settings.model_copy(update={"api": ApiSettings()})
+        self.policy = policy
 
-def start_workers(job: Job, redis_url: str) -> Workers:
-    """Three actors for one job, running."""
-    restarting = {"max_restarts": RESTARTS, "max_task_retries": RESTARTS, "num_cpus": 0}
-    decode = ray.remote(**restarting)(DecodeActor).remote()
-    tokenize = ray.remote(**restarting, max_concurrency=2)(TokenizeActor).remote(redis_url)
-    caption = ray.remote(**restarting, max_concurrency=2)(CaptionActor).remote(redis_url)
-    return Workers(
-        actors={"decode": decode, "tokenize": tokenize, "caption": caption},
-        runs={"tokenize": tokenize.run.remote(job, decode), "caption": caption.run.remote(job)},
-    )
+    def names(self) -> set[str]:
+        known: Iterable[dict[str, str]] = ray.util.list_named_actors(all_namespaces=True)
+        return {actor["name"] for actor in known if actor["namespace"] == NAMESPACE}
 
+    def start(self, name: str) -> None:
+        kind = kind_of(name)
+        options: dict[str, Any] = {"num_cpus": 0, "num_gpus": 0}
+        if kind is not None:
+            pool = getattr(self.settings.pools, kind)
+            options = {"num_cpus": pool.cpus, "num_gpus": pool.gpus}
+            if kind == "decode":
+                options["max_concurrency"] = 2 * pool.jobs
+        ray.remote(CLASSES[kind or name]).options(
+            name=name,
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            max_restarts=-1,
+            max_task_retries=0,
+            scheduling_strategy="SPREAD",
+            **options,
+        ).remote(name, self.settings, self.policy)
 
-def _cause(exc: BaseException) -> str:
-    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
-    return lines[-1] if lines else type(exc).__name__
+    def restart(self, name: str) -> None:
+        self._kill(name, again=True)
+
+    def stop(self, name: str) -> None:
+        self._kill(name, again=False)
+
+    def _kill(self, name: str, *, again: bool) -> None:
+        with suppress(ValueError):  # gone already
+            ray.kill(ray.get_actor(name, namespace=NAMESPACE), no_restart=not again)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from streamer.adapters.queue import (
     Entry,
+    Room,
     Stream,
     Written,
     check_append,
     check_job_id,
     check_read,
     check_record,
+    check_room,
 )
 from streamer.errors import StreamGone, WriterReplaced
 
@@ -35,14 +37,24 @@ class MemoryQueue:
 
     def __init__(self) -> None:
         self._jobs: dict[str, _Job] = {}
+        self._active: dict[str, str] = {}
         self._changed = threading.Condition()
 
-    def create_job(self, job_id: str, record: Mapping[str, str]) -> bool:
+    def create_job(
+        self,
+        job_id: str,
+        record: Mapping[str, str],
+        *,
+        tenant: str = "local",
+        room: Room | None = None,
+    ) -> bool:
         check_job_id(job_id)
         check_record(record)
         with self._changed:
             if job_id in self._jobs:
                 return False
+            check_room(room, self._active, tenant)
+            self._active[job_id] = tenant
             self._jobs[job_id] = _Job(dict(record), {"tokens": _Stream(), "events": _Stream()})
             return True
 
@@ -52,6 +64,10 @@ class MemoryQueue:
             job = self._jobs.get(job_id)
             return dict(job.record) if job else None
 
+    def records(self, job_ids: Iterable[str]) -> dict[str, dict[str, str]]:
+        found = {job_id: self.job(job_id) for job_id in job_ids}
+        return {job_id: record for job_id, record in found.items() if record}
+
     def update_job(self, job_id: str, fields: Mapping[str, str]) -> bool:
         check_job_id(job_id)
         check_record(fields)
@@ -59,13 +75,32 @@ class MemoryQueue:
             job = self._jobs.get(job_id)
             if job is None:
                 return False
-            job.record.update(fields)
+            kept = {name: value for name, value in job.record.items() if name not in fields}
+            job.record = kept | {name: value for name, value in fields.items() if value}
             return True
+
+    def change_job(
+        self, job_id: str, change: Callable[[dict[str, str]], Mapping[str, str]]
+    ) -> bool:
+        with self._changed:
+            record = self.job(job_id)
+            return record is not None and self.update_job(job_id, change(record))
+
+    def finish_job(self, job_id: str, fields: Mapping[str, str]) -> bool:
+        with self._changed:
+            found = self.update_job(job_id, fields)
+            self._active.pop(job_id, None)
+            return found
+
+    def active(self) -> dict[str, str]:
+        with self._changed:
+            return dict(self._active)
 
     def delete_job(self, job_id: str) -> None:
         check_job_id(job_id)
         with self._changed:
             self._jobs.pop(job_id, None)
+            self._active.pop(job_id, None)
             self._changed.notify_all()
 
     def jobs(self) -> list[str]:
@@ -101,6 +136,20 @@ class MemoryQueue:
             )
             numbers = self._after(job_id, stream, after)[:count]
             return self._entries(job_id, stream, numbers)
+
+    def read_any(
+        self, stream: Stream, after: Mapping[str, int], *, count: int = 1, block_s: float = 0.0
+    ) -> dict[str, list[Entry]]:
+        check_read(count, block_s)
+
+        def found() -> dict[str, list[int]]:
+            there = {job_id: n for job_id, n in after.items() if job_id in self._jobs}
+            numbers = {job_id: self._after(job_id, stream, n) for job_id, n in there.items()}
+            return {job_id: some[:count] for job_id, some in numbers.items() if some}
+
+        with self._changed:
+            numbers = self._changed.wait_for(found, block_s)
+            return {job: self._entries(job, stream, some) for job, some in numbers.items()}
 
     def read_back(
         self, job_id: str, stream: Stream, *, before: int | None = None, count: int = 100

@@ -8,11 +8,11 @@ made with their job, and a write never makes one, so that no late writer revives
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from streamer.errors import QueueError
+from streamer.errors import NoRoom, QueueError
 
 Stream = Literal["tokens", "events"]
 Written = Literal["written", "already"]
@@ -36,20 +36,70 @@ class Entry:
         return f"{self.stream} entry {self.number}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """How many unfinished jobs there may be; None is no bound."""
+
+    jobs: int | None = None
+    """In all."""
+    of_tenant: int | None = None
+    """Of the new job's tenant."""
+
+    def left(self, active: Mapping[str, str], tenant: str) -> int | None:
+        """How many more fit beside the active ones (job id → tenant), never below 0."""
+        bounds = []
+        if self.jobs is not None:
+            bounds.append(self.jobs - len(active))
+        if self.of_tenant is not None:
+            bounds.append(self.of_tenant - sum(owner == tenant for owner in active.values()))
+        return max(0, min(bounds)) if bounds else None
+
+
 class Queue(Protocol):
     """What the service needs of its queue. Any method may raise QueueError."""
 
-    def create_job(self, job_id: str, record: Mapping[str, str]) -> bool:
-        """Makes the job and its two empty streams at once; False when the job is there already.
+    def create_job(
+        self,
+        job_id: str,
+        record: Mapping[str, str],
+        *,
+        tenant: str = "local",
+        room: Room | None = None,
+    ) -> bool:
+        """Makes the job, active, and its two empty streams at once; False when it is there already.
 
-        After a lost connection False may also mean that this very call made it.
+        After a lost connection False may also mean that this very call made it. Raises NoRoom, and
+        makes nothing, when that would be one more than `room` allows.
         """
         ...
 
     def job(self, job_id: str) -> dict[str, str] | None: ...
 
+    def records(self, job_ids: Iterable[str]) -> dict[str, dict[str, str]]:
+        """The records of many jobs at once; those that do not exist are left out."""
+        ...
+
     def update_job(self, job_id: str, fields: Mapping[str, str]) -> bool:
-        """Sets fields of the record; False when there is no such job (it is not revived)."""
+        """Sets fields of the record, and removes those given as ""; False when there is no such
+        job (it is not revived)."""
+        ...
+
+    def change_job(
+        self, job_id: str, change: Callable[[dict[str, str]], Mapping[str, str]]
+    ) -> bool:
+        """As update_job, with the fields that `change` makes of the record as it is now.
+
+        `change` is called again where the record was changed meanwhile; what it raises is passed
+        on, and nothing is written.
+        """
+        ...
+
+    def finish_job(self, job_id: str, fields: Mapping[str, str]) -> bool:
+        """As update_job, and the job is not active any more."""
+        ...
+
+    def active(self) -> dict[str, str]:
+        """The unfinished jobs: id → tenant."""
         ...
 
     def delete_job(self, job_id: str) -> None:
@@ -77,6 +127,15 @@ class Queue(Protocol):
 
         Waits up to `block_s` (at most MAX_BLOCK_S) for the first. StreamGone when the job was
         deleted, at the latest when the wait ends.
+        """
+        ...
+
+    def read_any(
+        self, stream: Stream, after: Mapping[str, int], *, count: int = 1, block_s: float = 0.0
+    ) -> dict[str, list[Entry]]:
+        """`read` of many jobs (id → number) in one call: up to `count` entries of each with any.
+
+        Waits up to `block_s` for the first entry of any. A deleted job has none.
         """
         ...
 
@@ -134,3 +193,9 @@ def check_read(count: int, block_s: float = 0.0) -> None:
 def check_record(fields: Mapping[str, str]) -> None:
     if not fields:
         raise ValueError("a job's record needs at least one field")
+
+
+def check_room(room: Room | None, active: Mapping[str, str], tenant: str) -> None:
+    """Raises NoRoom when no further job of `tenant` fits beside the active ones."""
+    if room is not None and room.left(active, tenant) == 0:
+        raise NoRoom(f"{len(active)} jobs are running, and no more fit; wait for one to end")

@@ -16,13 +16,12 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
-from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
 
 from redis.exceptions import RedisError
 
+from streamer.adapters.child import launch
 from streamer.adapters.clock import SYSTEM_CLOCK, Clock
 from streamer.adapters.redis_client import connect
 from streamer.errors import QueueError
@@ -36,18 +35,6 @@ _HOST = "127.0.0.1"
 _LOCK_WAIT_S = 5.0
 _STOP_WAIT_S = 5.0
 _POLL_S = 0.01
-
-# Run by a bare Python that then becomes the server: the kernel kills it when the thread that made
-# it ends, however it ends (PR_SET_PDEATHSIG = 1). No acknowledged write is lost by that.
-_LAUNCH = """
-import ctypes, os, signal, sys
-parent, *command = sys.argv[1:]
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-    if os.getppid() != int(parent):
-        sys.exit("the parent ended before the server began")
-os.execv(command[0], command)
-"""
 
 
 def find_server(explicit: str | Path | None = None) -> Path:
@@ -245,33 +232,12 @@ class _PortTaken(Exception):
 
 
 def _spawn(server: Path, log_path: Path, lock: int, config: bytes) -> subprocess.Popen[bytes]:
-    """The server, with its config on stdin, so that the password is in no file and no command line.
-
-    It is made and awaited by a thread of its own, because PR_SET_PDEATHSIG looks at the thread.
-    Its session is its own too: Ctrl-C is for us, and we end it when all is written.
-    """
-    started: Future[subprocess.Popen[bytes]] = Future()
-
-    def keep() -> None:
-        command = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), str(server), "-"]
-        try:
-            with log_path.open("ab") as log:
-                process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.PIPE,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    pass_fds=(lock,),
-                    start_new_session=True,
-                )
-        except OSError as exc:
-            started.set_exception(QueueError(f"the embedded Redis cannot be started: {exc}"))
-            return
-        started.set_result(process)
-        process.wait()
-
-    threading.Thread(target=keep, name="embedded-redis", daemon=True).start()
-    process = started.result()
+    """The server, its config on stdin, so that the password is in no file and no command line."""
+    try:
+        with log_path.open("ab") as log:
+            process = launch([str(server), "-"], stdin=subprocess.PIPE, stdout=log, keep=(lock,))
+    except OSError as exc:
+        raise QueueError(f"the embedded Redis cannot be started: {exc}") from exc
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError), process.stdin as stdin:
         stdin.write(config)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from operators import OperatorError, PixelOperator, RLTState, TokenOperator, build
+from pydantic import TypeAdapter
+
+from operators import OPERATORS, OperatorError, PixelOperator, RLTState, TokenOperator, build
 from streamer.errors import ConfigError
 
 
@@ -51,3 +54,11 @@ def build_pipeline(entries: Sequence[Mapping[str, object]], *, where: str = "pip
     if problems:
         raise ConfigError("; ".join(problems))
     return Pipeline(pixel=pixel, token=tuple(token), names=tuple(names))
+
+
+def operator_schemas() -> dict[str, dict[str, Any]]:
+    """The settings of every operator as JSON schema, by name, for those without torch."""
+    return {
+        name: {**TypeAdapter(operator).json_schema(), "additionalProperties": False}
+        for name, operator in OPERATORS.items()
+    }

@@ -34,7 +34,8 @@ from streamer.embedded.truth import (
     parse,
 )
 from streamer.embedded.truth import answer as true_answer
-from streamer.language.session import Ask, Session, answer
+from streamer.language.decoding import Ask, answer
+from streamer.language.session import Session
 from streamer.model import VideoModel, load_model
 from streamer.types import FrameChunk
 from streamer.vision.stream_encoder import StreamEncoder

@@ -1,7 +1,18 @@
 """Sources: what a URL opens to, read as pictures sampled at even media times."""
 
-from streamer.sources.fetch import absolute, redact
+from streamer.sources.guard import TRUSTING, FetchPolicy, check_url
 from streamer.sources.info import Limits, StreamInfo
 from streamer.sources.source import Source, open_source
+from streamer.sources.url import absolute, redact
 
-__all__ = ["Limits", "Source", "StreamInfo", "absolute", "open_source", "redact"]
+__all__ = [
+    "TRUSTING",
+    "FetchPolicy",
+    "Limits",
+    "Source",
+    "StreamInfo",
+    "absolute",
+    "check_url",
+    "open_source",
+    "redact",
+]

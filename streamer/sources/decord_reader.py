@@ -14,14 +14,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamer.sources.info import Limits
-from streamer.sources.pyav_reader import Opened, View
 from streamer.sources.times import Timed, mend
+
+if TYPE_CHECKING:
+    from streamer.sources.pyav_reader import Opened, View
 
 _CODECS = {"h264", "hevc", "vp8", "vp9"}
 _PIXELS = {"yuv420p", "yuvj420p"}

@@ -1,30 +1,27 @@
-"""Bytes of a URL: the only place where files are opened and servers are asked.
+"""Bytes of a URL: the only place where servers are asked.
 
 Media libraries resolve playlists, references and protocols by themselves, so they are only ever
-given the file objects made here. Every request of every hop goes through one `httpx.BaseTransport`;
-whoever wants to forbid an address passes a transport that refuses it by raising SourceError.
+given the file objects made here. Every request of every hop goes through one `httpx.BaseTransport`,
+which refuses what is not allowed by raising SourceError.
 """
 
 from __future__ import annotations
 
 import io
-import os
 import re
-import stat
 import time
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
-from typing import BinaryIO, Protocol
-from urllib.parse import unquote, urlsplit
+from typing import Protocol
+from urllib.parse import unquote
 
 import httpx
 
 from streamer.errors import SourceError
 from streamer.sources.info import Limits
+from streamer.sources.url import follow
 
-_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):")
 _REDIRECTS = {301, 302, 303, 307, 308}
 _SKIP_BYTES = 256 << 10  # reading on is cheaper than asking again
 _LEAST_RATE = 1024  # bytes per second
@@ -40,6 +37,10 @@ class MediaFile(Protocol):
 
     failure: SourceError | None
 
+    @property
+    def hint(self) -> str:
+        """What may be why its header cannot be found, to be added to a sentence."""
+
     def read(self, size: int = -1) -> bytes: ...
     def seek(self, offset: int, whence: int = 0) -> int: ...
     def tell(self) -> int: ...
@@ -47,139 +48,123 @@ class MediaFile(Protocol):
     def close(self) -> None: ...
 
 
-def redact(url: str) -> str:
-    """The URL as it may be shown: without user, password, query and fragment."""
-    scheme, mark, rest = url.partition("://")
-    if not mark:
-        scheme, mark, rest = url.partition(":")
-        if not mark or not _SCHEME.match(url) or os.path.lexists(url):
-            return url
-        mark += "/" * (len(rest) - len(rest.lstrip("/")))
-        rest = rest.lstrip("/")
-    if scheme.lower() == "file":
-        return url
-    rest, query, _ = _cut(rest)
-    authority, slash, path = rest.partition("/")
-    if "@" in authority:
-        authority = authority.rpartition("@")[2]
-    elif "@" in path and not re.fullmatch(r"[^:]*(:\d*)?|\[.*\](:\d*)?", authority):
-        authority, slash, path = path.rpartition("@")[2].partition("/")  # a "/" in the password
-    return f"{scheme}{mark}{authority}{slash}{path}{'?…' if query else ''}"
+class Fetcher:
+    """The requests of one reading of a source, which share their bounds."""
 
+    def __init__(self, limits: Limits, transport: httpx.BaseTransport) -> None:
+        self.limits = limits
+        self._transport = transport
+        self._received = 0
+        self._waited_s = 0.0
+        self._waited_bytes = 0
 
-def _cut(rest: str) -> tuple[str, str, str]:
-    """Address, and what follows a "?" or "#"."""
-    found = re.search(r"[?#]", rest)
-    return (
-        (rest, "", "") if found is None else (rest[: found.start()], found[0], rest[found.end() :])
-    )
+    def ask(self, url: httpx.URL, first: int, shown: str) -> tuple[httpx.URL, httpx.Response]:
+        """The first answer that is not a redirect, and the URL that gave it.
 
-
-def absolute(url: str) -> str:
-    """A path that means the same in every process; URLs stay as they are."""
-    if "://" in url or url.startswith("file:"):
-        return url
-    return str(Path(os.path.expanduser(url)).absolute())  # as it is where there is no such user
-
-
-def local_path(url: str) -> Path | None:
-    """The path of a file URL or plain path; None for http(s).
-
-    Raises: SourceError for every other scheme, and for what is not a readable, non-empty file.
-    """
-    found = _SCHEME.match(url)
-    scheme = found[1].lower() if found else ""
-    if scheme in {"http", "https"}:
-        return None
-    if scheme == "file":
-        parts = urlsplit(url)
-        if parts.netloc not in {"", "localhost"}:
-            raise SourceError(
-                f"{redact(url)}: a file on host '{parts.hostname}' cannot be read; use file:///path"
+        Raises: SourceError.
+        """
+        limits = self.limits
+        timeout = dict.fromkeys(("read", "write", "pool"), limits.read_s)
+        timeout["connect"] = limits.connect_s
+        for _ in range(limits.max_redirects + 1):
+            headers = {
+                "Range": f"bytes={first}-",
+                "Accept": "*/*",
+                "Accept-Encoding": "identity",
+                "User-Agent": "streamer",
+            }
+            if url.userinfo:
+                user, _, password = url.userinfo.partition(b":")
+                plain = b":".join(unquote(x.decode()).encode() for x in (user, password))
+                headers["Authorization"] = f"Basic {b64encode(plain).decode()}"
+            request = httpx.Request(
+                "GET",
+                url.copy_with(userinfo=b"", fragment=None),
+                headers=headers,
+                extensions={"timeout": timeout},
             )
-        path = Path(unquote(parts.path))
-    elif scheme and not os.path.lexists(url):
+            # not httpx.Client: it logs whole URLs, with their tokens
+            started = time.monotonic()
+            response = self._send(request, shown)
+            response.request = request
+            location = response.headers.get("location")
+            try:
+                self.count(0, started, shown)
+                if response.status_code not in _REDIRECTS or not location:
+                    return url, response
+                url = follow(url, location)
+            except BaseException:
+                response.close()
+                raise
+            response.close()
         raise SourceError(
-            f"{redact(url)}: '{scheme}' is not supported; use a file path, file:, http: or https:"
+            f"{shown}: more than {limits.max_redirects} redirects; give the final URL"
         )
-    else:
-        path = Path(url)
-    shown = redact(url)
-    try:
-        status = path.stat()
-    except (OSError, ValueError) as exc:
-        why = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
-        raise SourceError(f"{shown}: cannot be opened ({why}); check the path") from exc
-    if stat.S_ISDIR(status.st_mode):
-        raise SourceError(f"{shown}: is a folder; name one video file in it")
-    if not stat.S_ISREG(status.st_mode):
-        raise SourceError(f"{shown}: is not a regular file; give a video file")
-    if status.st_size == 0:
-        raise SourceError(f"{shown}: the file is empty (0 bytes); check how it was written")
-    if not os.access(path, os.R_OK):
-        raise SourceError(f"{shown}: may not be read by this user; check its permissions")
-    return path.absolute()
 
+    def count(self, received: int, started: float, shown: str) -> None:
+        """Adds bytes and the time since `started`. Raises: SourceError for too many, too slowly."""
+        self._received += received
+        self.check_bytes(self._received, shown)
+        self._waited_s += time.monotonic() - started
+        self._waited_bytes += received
+        if self._waited_s > 3 * self.limits.read_s:
+            if self._waited_bytes < _LEAST_RATE * self._waited_s:
+                raise SourceError(
+                    f"{shown}: the server sends less than {_LEAST_RATE} bytes per second; "
+                    f"check the server"
+                )
+            self._waited_s, self._waited_bytes = 0.0, 0
 
-class LocalFile:
-    """A regular file on this machine."""
-
-    def __init__(self, path: Path, shown: str) -> None:
-        self.failure: SourceError | None = None
-        self._shown = shown
-        try:
-            self._file: BinaryIO = path.open("rb")
-        except OSError as exc:
+    def check_bytes(self, count: int, shown: str) -> None:
+        """Raises: SourceError when `count` bytes are more than may be read."""
+        if count > self.limits.max_bytes:
             raise SourceError(
-                f"{shown}: cannot be opened ({exc.strerror}); check the path"
-            ) from exc
-
-    def read(self, size: int = -1) -> bytes:
-        try:
-            return self._file.read(size)
-        except OSError as exc:
-            self.failure = SourceError(
-                f"{self._shown}: reading failed ({exc.strerror}); check the disk"
+                f"{shown}: more than {self.limits.max_bytes} bytes would have to be read; "
+                f"raise max_bytes or take a smaller file"
             )
-            return b""
 
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def seekable(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        self._file.close()
+    def _send(self, request: httpx.Request, shown: str) -> httpx.Response:
+        host = request.url.host
+        try:
+            return self._transport.handle_request(request)
+        except httpx.ConnectTimeout as exc:
+            what = f"no connection to {host} within {self.limits.connect_s:g} s"
+            raise SourceError(f"{shown}: {what}; check the host") from exc
+        except httpx.TimeoutException as exc:
+            what = f"{host} did not answer within {self.limits.read_s:g} s"
+            raise SourceError(f"{shown}: {what}; check the server") from exc
+        except httpx.ConnectError as exc:
+            raise SourceError(f"{shown}: cannot connect to {host}; check the host") from exc
+        except httpx.TransportError as exc:
+            raise SourceError(f"{shown}: {host} broke off the request; try again") from exc
 
 
 class HttpFile:
     """A file on a server, read by ranges where the server knows them, else once in order."""
 
-    def __init__(self, url: str, limits: Limits, transport: httpx.BaseTransport) -> None:
+    def __init__(self, url: httpx.URL, fetcher: Fetcher, *, shown: str, first: int = 0) -> None:
+        """Asks for the file from byte `first` on. Raises: SourceError."""
         self.failure: SourceError | None = None
-        self._shown = redact(url)
-        self._limits = limits
-        self._transport = transport
+        self.url = url
+        """After redirects, what they led to."""
+        self._asked = url
+        self._shown = shown
+        self._fetcher = fetcher
         self._response: httpx.Response | None = None
         self._chunks: Iterator[bytes] = iter(())
         self._buffer = memoryview(b"")
         self._at = 0  # where the buffer starts in the file
-        self._position = 0  # where the next read starts
+        self._position = first  # where the next read starts
         self._size: int | None = None
         self._ranges = False
-        self._received = 0
-        self._waited_s = 0.0
-        self._waited_bytes = 0
         self._retried_at = -1
-        try:
-            self._url = httpx.URL(url)
-        except httpx.InvalidURL as exc:
-            raise SourceError(f"{self._shown}: is not a URL; check it") from exc
-        self._connect(0)
+        self._connect(first, opening=True)
+
+    @property
+    def hint(self) -> str:
+        if self._ranges:
+            return ""
+        return " (the server does not answer range requests, which an index at the end needs)"
 
     def read(self, size: int = -1) -> bytes:
         if size < 0:
@@ -189,6 +174,28 @@ class HttpFile:
         except SourceError as exc:
             self.failure = self.failure or exc
             return b""
+
+    def peek(self, size: int) -> bytes:
+        """The file's first bytes, before anything is read. Raises: SourceError."""
+        while len(self._buffer) < size:
+            kept, start = bytes(self._buffer), self._at
+            self._at += len(kept)
+            piece = self._receive()
+            self._at, self._buffer = start, memoryview(kept + piece)
+            if not piece:
+                break
+        return bytes(self._buffer[:size])
+
+    def read_all(self, most: int) -> bytes:
+        """What is left of it. Raises: SourceError when that is more than `most` bytes."""
+        data = bytearray()
+        while piece := self.read():
+            data += piece
+            if len(data) > most:
+                raise SourceError(f"{self._shown}: is larger than {most} bytes; check the URL")
+        if self.failure is not None:
+            raise self.failure
+        return bytes(data)
 
     def seek(self, offset: int, whence: int = 0) -> int:
         if not self._ranges:
@@ -205,6 +212,9 @@ class HttpFile:
 
     def close(self) -> None:
         if self._response is not None:
+            if self._size is not None and self._at + len(self._buffer) >= self._size:
+                with suppress(httpx.TransportError):
+                    next(self._chunks, None)  # its end; then the connection can be used again
             self._response.close()
             self._response = None
 
@@ -231,24 +241,14 @@ class HttpFile:
             chunk = next(self._chunks, b"")
         except httpx.TimeoutException as exc:
             raise SourceError(
-                f"{self._shown}: the server sent nothing for {self._limits.read_s:g} s; "
+                f"{self._shown}: the server sent nothing for {self._fetcher.limits.read_s:g} s; "
                 f"check the server"
             ) from exc
         except httpx.TransportError as exc:
             return self._resume(exc)
         if not chunk:
             return self._resume(None) if self._size is not None and self._at < self._size else b""
-        self._received += len(chunk)
-        self._check_bytes(self._received)
-        self._waited_s += time.monotonic() - started
-        self._waited_bytes += len(chunk)
-        if self._waited_s > 3 * self._limits.read_s:
-            if self._waited_bytes < _LEAST_RATE * self._waited_s:
-                raise SourceError(
-                    f"{self._shown}: the server sends less than {_LEAST_RATE} bytes per second; "
-                    f"check the server"
-                )
-            self._waited_s, self._waited_bytes = 0.0, 0
+        self._fetcher.count(len(chunk), started, self._shown)
         return chunk
 
     def _resume(self, cause: Exception | None) -> bytes:
@@ -262,106 +262,47 @@ class HttpFile:
         self._connect(self._at)
         return self._receive()
 
-    def _connect(self, offset: int) -> None:
+    def _connect(self, offset: int, *, opening: bool = False) -> None:
         self.close()
-        response = self._answer(self._url, offset)
+        self.url, response = self._fetcher.ask(self._asked, offset, self._shown)
         self._response = response
-        if response.status_code == 416 and offset == 0:
-            raise SourceError(f"{self._shown}: the file is empty; check how it was written")
-        if response.status_code not in {200, 206}:
-            advice = _ADVICE.get(response.status_code)
-            advice = advice or (
-                "check the URL" if response.status_code < 500 else "try again later"
-            )
-            reason = f"{response.status_code} {response.reason_phrase}".strip()
+        try:
+            self._look(response, offset, opening)
+        except BaseException:
             self.close()
-            raise SourceError(f"{self._shown}: the server answered {reason}; {advice}")
-        first, size = _span(response)
-        if first != offset or (offset and size != self._size):
-            self.close()
-            raise SourceError(
-                f"{self._shown}: the file changed on the server while it was read; start again"
-            )
-        if offset == 0:
-            self._ranges, self._size = response.status_code == 206 and size is not None, size
-            self._check_bytes(size or 0)
+            raise
         self._chunks = response.iter_raw()
         self._at, self._buffer = offset, memoryview(b"")
 
-    def _answer(self, url: httpx.URL, offset: int) -> httpx.Response:
-        """The first answer that is not a redirect."""
-        limits = self._limits
-        timeout = dict.fromkeys(("read", "write", "pool"), limits.read_s)
-        timeout["connect"] = limits.connect_s
-        credentials = b""
-        for _ in range(limits.max_redirects + 1):
-            port = url.port or 80
-            if url.scheme not in {"http", "https"} or not url.host or port > 65535:
-                raise SourceError(f"{redact(str(url))}: is not an http: or https: URL; check it")
-            headers = {
-                "Range": f"bytes={offset}-",
-                "Accept": "*/*",
-                "Accept-Encoding": "identity",
-                "User-Agent": "streamer",
-            }
-            credentials = url.userinfo or credentials
-            if credentials:
-                user, _, password = credentials.partition(b":")
-                plain = b":".join(unquote(x.decode()).encode() for x in (user, password))
-                headers["Authorization"] = f"Basic {b64encode(plain).decode()}"
-            request = httpx.Request(
-                "GET",
-                url.copy_with(userinfo=b"", fragment=None),
-                headers=headers,
-                extensions={"timeout": timeout},
-            )
-            # not httpx.Client: it logs whole URLs, with their tokens
-            response = self._send(request)
-            response.request = request
-            location = response.headers.get("location")
-            if response.status_code not in _REDIRECTS or not location:
-                return response
-            response.close()
-            try:
-                target = url.join(location)
-            except httpx.InvalidURL as exc:
-                raise SourceError(f"{self._shown}: redirects to what is not a URL") from exc
-            if (target.scheme, target.host, target.port) != (url.scheme, url.host, url.port):
-                credentials = b""
-            url = target
-        raise SourceError(
-            f"{self._shown}: more than {limits.max_redirects} redirects; give the final URL"
-        )
-
-    def _send(self, request: httpx.Request) -> httpx.Response:
-        host = request.url.host
-        try:
-            return self._transport.handle_request(request)
-        except httpx.ConnectTimeout as exc:
-            what = f"no connection to {host} within {self._limits.connect_s:g} s"
-            raise SourceError(f"{self._shown}: {what}; check the host") from exc
-        except httpx.TimeoutException as exc:
-            what = f"{host} did not answer within {self._limits.read_s:g} s"
-            raise SourceError(f"{self._shown}: {what}; check the server") from exc
-        except httpx.ConnectError as exc:
-            raise SourceError(f"{self._shown}: cannot connect to {host}; check the host") from exc
-        except httpx.TransportError as exc:
-            raise SourceError(f"{self._shown}: {host} broke off the request; try again") from exc
-        except ValueError as exc:  # a host name that cannot be encoded
-            raise SourceError(f"{self._shown}: cannot connect to {host}; check the host") from exc
-
-    def _check_bytes(self, count: int) -> None:
-        if count > self._limits.max_bytes:
+    def _look(self, response: httpx.Response, offset: int, opening: bool) -> None:
+        """Raises: SourceError when the answer does not hold the file from `offset` on."""
+        status = response.status_code
+        if status == 416 and offset == 0:
+            raise SourceError(f"{self._shown}: the file is empty; check how it was written")
+        if status not in {200, 206}:
+            advice = _ADVICE.get(status) or ("check the URL" if status < 500 else "try again later")
+            reason = f"{status} {response.reason_phrase}".strip()
+            raise SourceError(f"{self._shown}: the server answered {reason}; {advice}")
+        first, size = _span(response)
+        if opening and first != offset:
             raise SourceError(
-                f"{self._shown}: more than {self._limits.max_bytes} bytes would have to be read; "
-                f"raise max_bytes or take a smaller file"
+                f"{self._shown}: the server does not answer range requests, which are needed here; "
+                f"use another server"
             )
+        if first != offset or (not opening and offset and size != self._size):
+            raise SourceError(
+                f"{self._shown}: the file changed on the server while it was read; start again"
+            )
+        if opening or offset == 0:
+            self._ranges, self._size = status == 206 and size is not None, size
+            self._fetcher.check_bytes(size or 0, self._shown)
 
 
 def _span(response: httpx.Response) -> tuple[int, int | None]:
     """First byte and size of the whole file, as the server says."""
     if response.status_code == 206:
-        found = re.match(r"bytes (\d+)-\d+/(\d+)", response.headers.get("content-range", ""))
+        span = response.headers.get("content-range", "")
+        found = re.match(r"bytes (\d{1,18})-\d+/(\d{1,18})$", span, re.ASCII)
         return (int(found[1]), int(found[2])) if found else (0, None)
     with suppress(ValueError):
         return 0, int(response.headers.get("content-length", ""))

@@ -32,7 +32,10 @@ class Limits:
     """Longest silence of a server; less than 1 KiB/s for three times as long fails too."""
     max_redirects: int = 5
     max_bytes: int = 4 << 30
-    """Bytes taken from a server by one reading of the source, repeated ranges included."""
+    """Bytes taken from servers by one reading of the source, repeated ranges included."""
+    max_playlist_bytes: int = 8 << 20
+    max_segments: int = 20_000
+    """Segments, headers and keys that a playlist names."""
     max_pixels: int = 8192 * 4320
     """Width times height of a picture."""
     max_hold_s: float = 10.0

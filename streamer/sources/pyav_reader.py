@@ -179,13 +179,19 @@ class Opened:
                 self._container.seek(int((t - back_s + origin) / base), stream=self._stream)
             except av.error.FFmpegError:
                 return False
-            self._pictures = self._decode()
-            # pictures before the first keyframe may lean on others that were not read
-            found = next((item for item in self._pictures if item.picture.key_frame), None)
-            if found is not None and found.time is not None and found.time - origin <= t:
-                self.origin, self._first = origin, found
+            if self.enter_here(t, origin):
                 return True
         return False
+
+    def enter_here(self, t: float, origin: float, after_s: float = -math.inf) -> bool:
+        """Goes on from the next keyframe; False if it appears later than `t`, or before another."""
+        self._pictures = self._decode()
+        # pictures before the first keyframe may lean on others that were not read
+        found = next((item for item in self._pictures if item.picture.key_frame), None)
+        if found is None or found.time is None or not after_s <= found.time - origin <= t:
+            return False
+        self.origin, self._first = origin, found
+        return True
 
     def packets(self) -> Iterator[Any]:
         """Packets of all streams that are read, undecoded.
@@ -228,7 +234,7 @@ class Opened:
                 ) from exc
             raise SourceError(
                 f"{self._shown}: no readable video header found; "
-                f"check that it is a video file and complete{self._hint()}"
+                f"check that it is a video file and complete{self._file.hint}"
             ) from exc
 
     def _choose(self) -> Any:
@@ -327,13 +333,9 @@ class Opened:
         else:
             found = f"its header announces {name} video, but there is no picture data"
         return SourceError(
-            f"{self._shown}: {found}; the file is damaged or incomplete, get it again{self._hint()}"
+            f"{self._shown}: {found}; "
+            f"the file is damaged or incomplete, get it again{self._file.hint}"
         )
-
-    def _hint(self) -> str:
-        if self._file.seekable():
-            return ""
-        return " (the server does not answer range requests, which an index at the end needs)"
 
 
 def _moved(item: Timed[Any], origin: float) -> Timed[Any]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import httpx
 import numpy as np
@@ -16,13 +17,22 @@ from numpy.typing import NDArray
 
 from streamer.errors import SourceError
 from streamer.sources.decord_reader import DecordReader, DecordRefused, Index, check, scan
-from streamer.sources.fetch import HttpFile, LocalFile, MediaFile, local_path, redact
+from streamer.sources.fetch import Fetcher, HttpFile, MediaFile
+from streamer.sources.files import LocalFile
+from streamer.sources.guard import TRUSTING, FetchPolicy, local_path
+from streamer.sources.hls import HlsFile, is_playlist, read_playlist, segment_at
 from streamer.sources.info import Limits, StreamInfo
-from streamer.sources.pyav_reader import Opened
+from streamer.sources.playlist import Playlist
 from streamer.sources.times import Sampler, mend
+from streamer.sources.transport import GuardedTransport
+from streamer.sources.url import http_url, redact
 from streamer.types import Frame
 
+if TYPE_CHECKING:
+    from streamer.sources.pyav_reader import Opened
+
 _LARGEST_SCAN = 4 << 30
+_DRIFT_S = 5.0  # that times of a playlist may be off the pictures'
 
 log = structlog.get_logger(__name__)
 
@@ -33,22 +43,34 @@ def open_source(
     fps: float = 2.0,
     decoder: Literal["auto", "pyav"] = "auto",
     limits: Limits | None = None,
+    policy: FetchPolicy = TRUSTING,
     transport: httpx.BaseTransport | None = None,
 ) -> Source:
     """Opens a file path, file:, http: or https: URL and decodes its first picture.
 
     `auto` is decord where it can be trusted with the file, else PyAV, which is logged and said in
-    `Source.info`. `transport` makes all requests; a guard of addresses is one that refuses them.
+    `Source.info`. `policy` says which files and addresses may be read; a `transport` that is given
+    makes all requests, and then has to see to the addresses itself.
 
     Raises: SourceError with a sentence for a person; ValueError for an fps that is not above 0.
     """
     if not (math.isfinite(fps) and fps > 0):
         raise ValueError(f"fps is {fps}; it must be a finite number above 0, e.g. 2")
-    return Source(url, fps=fps, decoder=decoder, limits=limits or Limits(), transport=transport)
+    return Source(
+        url,
+        fps=fps,
+        decoder=decoder,
+        limits=limits or Limits(),
+        policy=policy,
+        transport=transport,
+    )
 
 
 class Source:
     """An open video. `frames` can be asked for again and again, from any time."""
+
+    _playlist: Playlist | None = None
+    """What the URL turned out to be, unless it is a file."""
 
     def __init__(
         self,
@@ -57,6 +79,7 @@ class Source:
         fps: float,
         decoder: Literal["auto", "pyav"],
         limits: Limits,
+        policy: FetchPolicy,
         transport: httpx.BaseTransport | None,
     ) -> None:
         """Called by `open_source`."""
@@ -68,22 +91,25 @@ class Source:
         self._url = url
         self._shown = redact(url)
         self._limits = limits
+        self._policy = policy
         self._opened: set[Opened] = set()
         self._transport = transport
-        self._own_transport: httpx.HTTPTransport | None = None
+        self._own_transport: GuardedTransport | None = None
         self._closed = False
         self._decord: DecordReader | None = None
         self._index: Index | None = None
-        self._path: Path | None = local_path(url)
+        self._path: Path | None = local_path(url, policy)
         try:
             if self._path is None and transport is None:
-                self._transport = self._own_transport = httpx.HTTPTransport()
+                self._transport = self._own_transport = GuardedTransport(policy)
             opened = self._open()
             self._fresh: Opened | None = opened
             self._view = opened.begin()
             self._origin = opened.origin
             self._own_declared_s = opened.video_declared_s
             self._declared_s = opened.declared_s
+            if self._playlist is not None:
+                self._declared_s = self._playlist.duration_s
             self._nominal_s = opened.nominal_s
             self._may_seek = opened.seekable
             reason = self._scan(opened)
@@ -100,10 +126,10 @@ class Source:
                 width=width,
                 height=height,
                 codec=opened.codec,
-                duration_s=opened.declared_s,
+                duration_s=self._declared_s,
                 decoder="pyav" if self._decord is None else "decord",
                 fallback_reason=reason,
-                seekable=opened.seekable,
+                seekable=opened.seekable or self._playlist is not None,
             )
             if self._decord is not None:
                 self._drop(opened)
@@ -209,6 +235,8 @@ class Source:
     def _look_for_end(self, end_s: float, file_end_s: float) -> None:
         """Sets `missing` when the file announces more than it holds."""
         last = math.ceil(end_s * self.fps - 1e-6) / self.fps
+        if self._playlist is not None:
+            return  # its segments are all there, or reading them has failed
         own, bound = self._own_declared_s, max(1.0, 2 / self.fps)
         if own is not None:
             short = own - end_s > bound
@@ -220,26 +248,55 @@ class Source:
         if short and self._declared_s is not None:
             self.missing = (last, self._declared_s)
 
-    def _open(self) -> Opened:
-        file: MediaFile
-        if self._path is not None:
-            file = LocalFile(self._path, self._shown)
-        else:
-            assert self._transport is not None
-            file = HttpFile(self._url, self._limits, self._transport)
-        opened = Opened(file, self._shown, self._limits)
+    def _open(self, segment: int = 0) -> Opened:
+        from streamer.sources.pyav_reader import Opened  # only who decodes needs PyAV
+
+        opened = Opened(self._file(segment), self._shown, self._limits)
         self._opened.add(opened)
         return opened
+
+    def _file(self, segment: int) -> MediaFile:
+        if self._path is not None:
+            return LocalFile(self._path, self._shown, self._policy)
+        assert self._transport is not None
+        fetcher = Fetcher(self._limits, self._transport)
+        if self._playlist is None:
+            file = HttpFile(http_url(self._url), fetcher, shown=self._shown)
+            try:
+                if not is_playlist(file):
+                    return file
+                self._playlist = read_playlist(file, fetcher, shown=self._shown)
+            except BaseException:
+                file.close()
+                raise
+        return HlsFile(self._playlist, fetcher, start=segment)
 
     def _enter(self, start_s: float) -> Opened:
         """The file opened no later than the picture on screen at `start_s`."""
         opened, self._fresh = self._fresh, None
-        opened = opened or self._begin()
         known = self._declared_s is not None and start_s <= self._declared_s
+        if start_s > 0 and known and self._playlist is not None:
+            entered = self._enter_playlist(self._playlist, start_s)
+            if entered is not None:
+                if opened is not None:
+                    self._drop(opened)
+                return entered
+        opened = opened or self._begin()
         if start_s > 0 and self._may_seek and known and not opened.enter(start_s, self._origin):
             self._drop(opened)
             opened = self._begin()
         return opened
+
+    def _enter_playlist(self, playlist: Playlist, start_s: float) -> Opened | None:
+        """The playlist opened at a segment; None where its times are not those of the pictures."""
+        wanted = segment_at(playlist, start_s)
+        for number in range(wanted, max(0, wanted - 3), -1):
+            opened = self._open(number)
+            begins_s = playlist.segments[number].start_s
+            if opened.enter_here(start_s, self._origin, begins_s - _DRIFT_S):
+                return opened
+            self._drop(opened)
+        return None
 
     def _begin(self) -> Opened:
         opened = self._open()
@@ -274,7 +331,9 @@ class Source:
             raise DecordRefused(unsound or "the file was not scanned")
         check(opened, self._view, self._index)
         first = self._view.draw(opened.first)
-        return DecordReader(self._path, self._index, first, self._limits.threads)
+        with closing(LocalFile(self._path, self._shown, self._policy)) as file:
+            # what decord opens is what was checked, even if the name leads elsewhere by now
+            return DecordReader(file.path, self._index, first, self._limits.threads)
 
     def _fell_back(self, reason: str) -> None:
         log.warning("decoder_fell_back", source=self._shown, to="pyav", reason=reason)

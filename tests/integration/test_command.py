@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,11 +17,11 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import psutil
 import pytest
 
+from tests.processes import MARK, left_behind, running
+
 pytestmark = pytest.mark.timeout(300)
-MARK = "STREAMER_TEST_RUN"
 
 
 @contextmanager
@@ -34,43 +33,6 @@ def served(folder: Path) -> Iterator[str]:
             yield f"http://127.0.0.1:{server.server_port}"
         finally:
             server.shutdown()
-
-
-@contextmanager
-def running(mark: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """The command; killed at the end of the context if it still lives."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "streamer", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, MARK: mark},
-        # a shell's background jobs ignore Ctrl-C, and their children would too
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.default_int_handler),
-    ) as run:
-        try:
-            yield run
-        finally:
-            run.kill()
-
-
-def left_behind(mark: str, *, within_s: float = 20.0) -> list[str]:
-    """Processes of a run that still live after a while."""
-    deadline = time.monotonic() + within_s
-    while (alive := _alive(mark)) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    return alive
-
-
-def _alive(mark: str) -> list[str]:
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.pid != os.getpid() and process.environ().get(MARK) == mark:
-                found.append(" ".join(process.cmdline())[:200])
-        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-            continue
-    return found
 
 
 def test_a_url_becomes_one_json_line_a_chunk(demo_file: Path) -> None:

@@ -1,81 +1,42 @@
-"""Workers die in the middle of a job; every chunk still gets its event exactly once."""
+"""Whatever dies or hangs in the middle of jobs, every chunk gets its events exactly once."""
 
 from __future__ import annotations
 
-import os
-import signal
-import time
-from itertools import pairwise
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
-import ray
 
-from streamer.config import load
-from streamer.events import Event, decode_chunk_events
-from streamer.local import LocalRun
+from tests.bench.faults import PLAN, QUICK, strike, undisturbed
+from tests.service import Service, service
 
 pytestmark = pytest.mark.timeout(400)
 
 
-def families(pid: int) -> set[int]:
-    return {child.pid for child in psutil.Process(pid).children(recursive=True)}
+@pytest.fixture(scope="module")
+def clip(demo_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(shutil.copy(demo_file, tmp_path_factory.mktemp("clips") / "clip.mp4"))
 
 
-def test_killed_workers_lose_nothing_and_repeat_nothing(demo_file: Path) -> None:
-    # Given a job that goes slowly enough to be hit on its way, and what it says undisturbed
-    settings = load(None, {"queue": {"ahead": 3}})
-    before = families(os.getpid())
-    kills: list[tuple[str, int]] = []
-    events: list[Event] = []
-    with LocalRun(str(demo_file), settings, told=lambda _: None) as run:
-        plan = {3: "tokenize", 6: "caption", 9: "decode", 11: "caption"}
-        # When workers are killed with chunks in flight
-        for event in run.events():
-            events.append(event)
-            victim = plan.pop(event.chunk, None)
-            if victim:
-                in_flight = run.queue.last(run.job.id, "tokens") - event.chunk
-                os.kill(run.workers.pid(victim), signal.SIGKILL)
-                kills.append((victim, in_flight))
-        status = run.status()
-        stored = run.queue.read(run.job.id, "events", after=0, count=1000)
-        undisturbed = texts_of_a_second_run(run)
-    # Then every chunk has one event, in order, and the texts are those of an undisturbed run
-    assert not plan
-    assert status.state == "ended"
-    assert status.error is None
-    assert [event.id for event in events] == [f"{n}-0" for n in range(1, 18)]
-    assert [entry.number for entry in stored] == list(range(1, 18))
-    assert [e for entry in stored for e in decode_chunk_events(entry)] == events
-    assert [event.text for event in events] == undisturbed
-    assert all(a.t1 == b.t0 for a, b in pairwise(events))
-    print(f"killed (worker, chunks in flight): {kills}")  # noqa: T201  # shown with -rP
-    # And no process is left
-    deadline = time.monotonic() + 20
-    while (left := families(os.getpid()) - before) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert not left
+@pytest.fixture(scope="module")
+def running(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with service(tmp_path_factory.mktemp("redis"), clip.parent, **QUICK) as running:
+        running.wait_ready(["decode-1", "tokenize-1", "caption-1", "controller"])
+        yield running
 
 
-def texts_of_a_second_run(run: LocalRun) -> list[str | None]:
-    """The same job once more on the same servers and the same, living, actors."""
-    from dataclasses import replace
+@pytest.fixture(scope="module")
+def said(running: Service, clip: Path) -> list[list[str | None]]:
+    """The captions of an undisturbed run."""
+    return undisturbed(running, [clip])
 
-    job = replace(run.job, id=run.job.id + "-again")
-    run.queue.create_job(job.id, job.record())
-    actors = run.workers.actors
-    again = [
-        actors["tokenize"].run.remote(job, actors["decode"]),
-        actors["caption"].run.remote(job),
-    ]
-    said = 0
-    texts: list[str | None] = []
-    deadline = time.monotonic() + 120
-    while len(texts) < 17 and time.monotonic() < deadline:
-        for entry in run.queue.read(job.id, "events", after=said, block_s=1):
-            said = entry.number
-            texts += [event.text for event in decode_chunk_events(entry)]
-    ray.get(again, timeout=60)
-    return texts
+
+@pytest.mark.parametrize(("victim", "fault"), PLAN, ids=lambda value: value.replace(" ", "_"))
+def test_a_fault_loses_nothing_and_repeats_nothing(
+    running: Service, clip: Path, said: list[list[str | None]], victim: str, fault: str
+) -> None:
+    row = strike(running, victim, fault, [clip], said)
+    print(row)  # noqa: T201  # shown with -rP
+    assert (row.missing, row.doubled, row.changed) == (0, 0, 0)
+    assert row.chunks == 3 * 66

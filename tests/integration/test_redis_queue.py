@@ -17,11 +17,18 @@ from redis.client import Pipeline
 
 from streamer.adapters.clock import ManualClock
 from streamer.adapters.memory_queue import MemoryQueue
-from streamer.adapters.queue import Entry, Queue
+from streamer.adapters.queue import Entry, Queue, Room
 from streamer.adapters.redis_client import address, connect
 from streamer.adapters.redis_queue import RedisQueue, job_key, stream_key
 from streamer.adapters.redis_server import EmbeddedRedis
-from streamer.errors import ConfigError, QueueError, StreamerError, StreamGone, WriterReplaced
+from streamer.errors import (
+    ConfigError,
+    NoRoom,
+    QueueError,
+    StreamerError,
+    StreamGone,
+    WriterReplaced,
+)
 from tests.unit.streamer.test_queue import RECORD, QueueContract, numbered, numbers
 
 
@@ -46,6 +53,7 @@ class TestRedisQueue(QueueContract):
     def test_keys_are_as_documented(self, queue: Queue, client: redis.Redis) -> None:
         queue.create_job("cam", RECORD)
         assert sorted(client.scan_iter()) == [
+            b"streamer:active",
             b"streamer:jobs",
             b"streamer:{cam}:events",
             b"streamer:{cam}:job",
@@ -53,17 +61,36 @@ class TestRedisQueue(QueueContract):
         ]
         queue.append("cam", "tokens", 3, numbered(3))
         assert [i for i, _ in client.xrange("streamer:{cam}:tokens") or []] == [b"3-0"]
+        assert client.hgetall("streamer:active") == {b"cam": b"local"}
         queue.delete_job("cam")
         assert list(client.scan_iter()) == []
 
-    @pytest.mark.parametrize("method", ["update_job", "create_job"])
+    def test_a_place_taken_in_between_is_counted(
+        self, queue: Queue, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Given a rival whose job is made between our look at the room and our write
+        multi = Pipeline.multi
+        rivals = ["rival"]
+
+        def rival_first(pipe: Pipeline) -> None:
+            if rivals:
+                queue.create_job(rivals.pop(), RECORD)
+            multi(pipe)
+
+        monkeypatch.setattr(Pipeline, "multi", rival_first)
+        # When we take the last place, then it is not there any more
+        with pytest.raises(NoRoom):
+            queue.create_job("cam", RECORD, room=Room(jobs=1))
+        assert queue.jobs() == ["rival"]
+
+    @pytest.mark.parametrize("method", ["update_job", "finish_job", "create_job"])
     def test_a_job_changed_in_between_is_looked_at_again(
         self, queue: Queue, client: redis.Redis, monkeypatch: pytest.MonkeyPatch, method: str
     ) -> None:
         # Given a rival who deletes, or makes, the job between our look at it and our write
         multi = Pipeline.multi
         rivals: list[Callable[[str], object]] = [queue.delete_job]
-        if method == "update_job":
+        if method != "create_job":
             queue.create_job("cam", RECORD)
         else:
             rivals = [lambda job_id: client.hset(job_key(job_id), "made", "by rival")]
@@ -77,11 +104,6 @@ class TestRedisQueue(QueueContract):
         # When we write, then the rival was first
         assert not getattr(queue, method)("cam", {"state": "running"})
         assert queue.job("cam") == ({"made": "by rival"} if method == "create_job" else None)
-
-    def test_half_made_jobs_are_not_listed(self, queue: Queue, client: redis.Redis) -> None:
-        client.sadd("streamer:jobs", "half")
-        queue.create_job("cam", RECORD)
-        assert queue.jobs() == ["cam"]
 
     def test_a_foreign_key_is_a_clear_error(self, queue: Queue, client: redis.Redis) -> None:
         client.set(stream_key("cam", "tokens"), "x")
@@ -121,25 +143,29 @@ def test_redis_and_memory_agree_on_random_calls(client: redis.Redis) -> None:
     for step in range(1500):
         job, n = draw.choice("ab"), draw.randint(1, 9) + step // 100
         at = (job, draw.choice(("tokens", "events")))
-        method, args, kwargs = draw.choices(
-            [
-                ("delete_job", (job,), {}),
-                ("create_job", (job, RECORD), {}),
-                ("update_job", (job, {"n": str(n)}), {}),
-                ("job", (job,), {}),
-                ("jobs", (), {}),
-                ("append", (*at, n, numbered(n)), {}),
-                ("read", at, {"after": n, "count": 3}),
-                ("read_back", at, {"before": n, "count": 3}),
-                ("read_back", at, {}),
-                ("entry", (*at, n), {}),
-                ("first", at, {}),
-                ("last", at, {}),
-                ("length", at, {}),
-                ("trim", at, {"before": n - 5}),
-            ],
-            weights=[1, 4, 2, 2, 2, 12, 4, 2, 2, 2, 2, 2, 2, 2],
-        )[0]
+        room = draw.choice((None, Room(jobs=1), Room(of_tenant=1)))
+        calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
+            ("delete_job", (job,), {}),
+            ("create_job", (job, RECORD), {"tenant": job, "room": room}),
+            ("update_job", (job, {"n": str(n), "even": "" if n % 2 else "1"}), {}),
+            ("finish_job", (job, {"state": "ended"}), {}),
+            ("job", (job,), {}),
+            ("records", ("ab",), {}),
+            ("jobs", (), {}),
+            ("active", (), {}),
+            ("append", (*at, n, numbered(n)), {}),
+            ("read", at, {"after": n, "count": 3}),
+            ("read_any", (at[1], {"a": n, "b": n - 1}), {"count": 2}),
+            ("read_back", at, {"before": n, "count": 3}),
+            ("read_back", at, {}),
+            ("entry", (*at, n), {}),
+            ("first", at, {}),
+            ("last", at, {}),
+            ("length", at, {}),
+            ("trim", at, {"before": n - 5}),
+        ]
+        weights = [1, 4, 2, 1, 2, 1, 2, 1, 12, 4, 2, 2, 2, 2, 2, 2, 2, 2]
+        method, args, kwargs = draw.choices(calls, weights=weights)[0]
         expected = outcome(memory, method, *args, **kwargs)
         assert outcome(on_redis, method, *args, **kwargs) == expected, f"step {step}: {method}"
 

@@ -11,10 +11,18 @@ import numpy as np
 import pytest
 
 from streamer.errors import SourceError
-from streamer.sources import Limits, open_source
+from streamer.sources import TRUSTING, Limits, open_source
+from streamer.sources.transport import GuardedTransport
 from tests.clips import number_of, render
+from tests.hls import cut_up, lock
 
 QUICK = Limits(connect_s=1, read_s=0.5)
+# what is sent at once, and then for ever: something comes all the time, but never what is awaited
+DRIPS = {
+    "head": (b"HTTP/1.1 200 OK\r\nX-Long: ", b"a"),
+    "continue": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "chunk": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;", b"a"),
+}
 
 
 class Server(ThreadingHTTPServer):
@@ -50,6 +58,12 @@ class Handler(BaseHTTPRequestHandler):
         if way == "silent":
             self.server.stop.wait(20)
             return None
+        if way in DRIPS:
+            head, drop = DRIPS[way]
+            self.wfile.write(head)
+            while not self.server.stop.wait(0.02):
+                self.wfile.write(drop)
+                self.wfile.flush()
         if body is None:
             return self.answer(404, {"Content-Length": "0"})
         if way == "ranges":
@@ -60,6 +74,9 @@ class Handler(BaseHTTPRequestHandler):
             return None
         self.answer(200, {"Content-Length": str(len(body))})
         if way == "plain":
+            self.wfile.write(body)
+        elif way == "nap":
+            self.server.stop.wait(0.3)
             self.wfile.write(body)
         elif way == "short":
             self.wfile.write(body[: len(body) // 2])
@@ -166,6 +183,9 @@ def test_an_address_that_is_not_there(server: Server) -> None:
         ("silent", r"did not answer within 0\.5 s"),
         ("hang", r"sent nothing for 0\.5 s"),
         ("drip", "less than 1024 bytes per second"),
+        ("head", r"did not answer within 0\.5 s"),
+        ("continue", r"did not answer within 0\.5 s"),
+        ("chunk", r"sent nothing for 0\.5 s"),
         ("short", "the connection broke after"),
         ("loop", "more than 5 redirects"),
     ],
@@ -188,13 +208,52 @@ def test_a_port_where_nobody_listens() -> None:
         numbers("http://127.0.0.1:99999999/x.mp4")
 
 
-def test_nothing_that_a_playlist_names_is_fetched(server: Server, tmp_path: Path) -> None:
+def test_a_name_that_is_looked_up_for_ever(server: Server) -> None:
+    def slow(host: str, port: int) -> list[str]:
+        server.stop.wait(20)
+        return []
+
+    transport = GuardedTransport(TRUSTING, resolve=slow)
+    with pytest.raises(SourceError, match=r"^http://h/x\.mp4: no connection to h within 0\.2 s"):
+        open_source("http://h/x.mp4", limits=Limits(connect_s=0.2), transport=transport)
+
+
+def test_segments_that_come_too_slowly_together(server: Server) -> None:
+    text = "#EXTM3U\n" + "#EXTINF:1,\n/nap/list.m3u8\n" * 50 + "#EXT-X-ENDLIST\n"
+    server.files["naps.m3u8"] = text.encode()
+    started = time.monotonic()
+    with pytest.raises(SourceError, match="less than 1024 bytes per second"):
+        numbers(f"{server.base}/plain/naps.m3u8")
+    assert time.monotonic() - started < 5
+
+
+def test_nothing_that_a_live_or_local_playlist_names_is_fetched(
+    server: Server, tmp_path: Path
+) -> None:
     local = tmp_path / "list.m3u8"
-    local.write_bytes(server.files["list.m3u8"])
-    for url in (f"{server.base}/plain/list.m3u8", f"{server.base}/ranges/list.m3u8", str(local)):
-        with pytest.raises(SourceError, match=r"playlist|no readable video header"):
-            numbers(url)
+    local.write_bytes(server.files["list.m3u8"] + b"#EXT-X-ENDLIST\n")
+    for way in ("plain", "ranges"):
+        with pytest.raises(SourceError, match="is a live playlist, which is not supported yet"):
+            numbers(f"{server.base}/{way}/list.m3u8")
+    with pytest.raises(SourceError, match=r"playlist|no readable video header"):
+        numbers(str(local))
     assert not [path for path in server.asked if "front" in path]
+
+
+@pytest.mark.parametrize("kind", ["ts", "fmp4", "ranges", "aes"])
+def test_a_recording_in_segments(server: Server, tmp_path: Path, folder: Path, kind: str) -> None:
+    options = {"fmp4": {"hls_segment_type": "fmp4"}, "ranges": {"hls_flags": "single_file"}}
+    clip = folder / "front.mp4"
+    cut = tmp_path / kind
+    if kind == "aes":
+        lock(clip, cut)
+    else:
+        cut_up(clip, cut, **options.get(kind, {}))
+    server.files |= {path.name: path.read_bytes() for path in cut.iterdir()}
+    for way in ("ranges", "hop") if kind == "ranges" else ("ranges", "plain", "hop"):
+        url = f"{server.base}/{way}/list.m3u8"
+        assert numbers(url) == [5 * k for k in range(12)]
+        assert numbers(url, 4.0) == [40, 45, 50, 55]
 
 
 def test_downloads_are_bounded(server: Server) -> None:

@@ -8,29 +8,44 @@ from typing import Any
 
 import torch
 
+from streamer.actors.caption import CaptionWorker
 from streamer.actors.decode import End, Failure
-from streamer.actors.tokenize import TokenizeWorker, encoder_for
-from streamer.adapters.clock import ManualClock
+from streamer.actors.tokenize import Tokenizing, encoder_for
+from streamer.actors.worker import JobWorker
+from streamer.adapters.clock import Clock, ManualClock
 from streamer.adapters.memory_queue import MemoryQueue
 from streamer.adapters.queue import Entry, Queue, Stream, Written
-from streamer.config import Settings
-from streamer.jobs import Job, Question
+from streamer.config import JobSettings
+from streamer.jobs import LOCAL, Job, Question
 from streamer.model import VideoModel
 from streamer.types import FrameChunk
 from streamer.wire import ChunkHead, TokenChunk, decode
+from streamer.workers import Placement
 
 JOB = "cam"
 
 
-def a_job(*prompts: str, **settings: Any) -> Job:
+def a_job(*prompts: str, id: str = JOB, tenant: str = LOCAL, **settings: Any) -> Job:
     """A job with one question per prompt."""
     asked = prompts or ("Describe what happens.",)
     return Job(
-        id=JOB,
+        id=id,
         url="clip.mp4",
         questions=tuple(Question(id=f"q{n}", prompt=prompt) for n, prompt in enumerate(asked)),
-        settings=Settings(**settings),
+        settings=JobSettings(**settings),
+        tenant=tenant,
     )
+
+
+def placed(*jobs: Job, **change: Any) -> dict[str, Placement]:
+    """The placements of jobs that the first workers carry."""
+    return {
+        job.id: Placement(
+            tenant=job.tenant,
+            **{"decode": "decode-1", "tokenize": "tokenize-1", "caption": "caption-1", **change},
+        )
+        for job in jobs
+    }
 
 
 class FakeDecoder:
@@ -39,9 +54,22 @@ class FakeDecoder:
     def __init__(self, chunks: Sequence[FrameChunk], end: End | Failure | None = None) -> None:
         self.chunks = list(chunks)
         self.end = end or End()
+        self.is_ready = True
+        self.used: list[str | None] = []
+        """The decode workers it was told to ask, the last one last."""
+        self.closed = False
+
+    def use(self, worker: str | None) -> None:
+        self.used.append(worker)
+
+    def ready(self, start_s: float) -> bool:
+        return self.is_ready
 
     def read(self, start_s: float) -> FrameChunk | End | Failure:
         return next((c for c in self.chunks if c.t0 >= start_s - 1e-6), self.end)
+
+    def close(self) -> None:
+        self.closed = True
 
 
 class RememberingQueue(MemoryQueue):
@@ -63,8 +91,8 @@ class RememberingQueue(MemoryQueue):
         return [entry for (name, _), entry in self.written.items() if name == stream]
 
 
-class PowerCut(Exception):
-    """The worker dies here."""
+class PowerCut(BaseException):
+    """The worker dies here, and nobody can do anything about it."""
 
 
 class FragileQueue(RememberingQueue):
@@ -103,31 +131,73 @@ class MeddledQueue(MemoryQueue):
         return super().append(job_id, stream, number, fields)
 
 
+class FakeFleet:
+    """Workers that are names."""
+
+    def __init__(self, *names: str) -> None:
+        self.living = set(names)
+        self.started: list[str] = []
+        self.restarted: list[str] = []
+        self.stopped: list[str] = []
+
+    def names(self) -> set[str]:
+        return set(self.living)
+
+    def start(self, name: str) -> None:
+        self.living.add(name)
+        self.started.append(name)
+
+    def restart(self, name: str) -> None:
+        self.restarted.append(name)
+
+    def stop(self, name: str) -> None:
+        self.living.discard(name)
+        self.stopped.append(name)
+
+
 def tokenizer_of(
     model: VideoModel,
     job: Job,
     decoder: FakeDecoder,
     queue: Queue,
     clock: ManualClock | None = None,
-) -> TokenizeWorker:
-    """A tokenize worker around a tiny model; the job is created when it is not there."""
+) -> Tokenizing:
+    """Tokenizing with a tiny model; the job is created when it is not there."""
     queue.create_job(job.id, job.record())
-    return TokenizeWorker(
-        job,
-        decoder,
-        queue,
-        clock or ManualClock(),
-        lambda job: encoder_for(model, job),
-    )
+    return Tokenizing(job, decoder, queue, clock or ManualClock(), encoder_for(model, job))
 
 
 def token_entries(model: VideoModel, job: Job, decoder: FakeDecoder) -> list[Entry]:
     """The whole token stream of a job."""
     queue = RememberingQueue()
-    worker = tokenizer_of(model, job, decoder, queue)
-    while worker.step():
+    run = tokenizer_of(model, job, decoder, queue)
+    while run.step():
         write_events(queue, job, upto=queue.last(job.id, "tokens"))
     return queue.everything("tokens")
+
+
+def captioner_of(
+    model: VideoModel,
+    queue: Queue,
+    clock: Clock | None = None,
+    *,
+    batch: int = 8,
+    max_new_tokens: int = 5,
+) -> CaptionWorker:
+    """A caption worker with a tiny model, which says little."""
+    return CaptionWorker(
+        model, queue, clock or ManualClock(), batch=batch, max_new_tokens=max_new_tokens
+    )
+
+
+def work_off(worker: JobWorker[Any], *jobs: Job, most: int = 1000) -> None:
+    """Gives the worker its jobs, and lets it work until it is through with all."""
+    worker.take(placed(*jobs))
+    for _ in range(most):
+        if not worker.runs:
+            return
+        worker.work()
+    raise AssertionError(f"{sorted(worker.runs)} came to no end")
 
 
 def write_events(queue: Queue, job: Job, *, upto: int) -> None:

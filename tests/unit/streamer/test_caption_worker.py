@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import pairwise
 
@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from streamer.actors.caption import CaptionWorker
+from streamer.actors.caption import CAREFUL_S, Captioning, CaptionWorker
 from streamer.actors.decode import End
-from streamer.adapters.clock import Clock, ManualClock
+from streamer.actors.worker import RETRY_S
+from streamer.adapters.clock import ManualClock
 from streamer.adapters.memory_queue import MemoryQueue
-from streamer.adapters.queue import Entry, Queue
-from streamer.errors import StreamGone, WriterReplaced
-from streamer.events import Event, decode_chunk_events
-from streamer.jobs import read_status
+from streamer.adapters.queue import Entry, Queue, Stream, Written
+from streamer.errors import QueueError
+from streamer.events import Event, Totals, decode_chunk_events, decode_totals
+from streamer.jobs import Job, Question, encode_questions, read_status
+from streamer.language.decoding import Ask, Decoding
 from streamer.language.session import Session
 from streamer.model import VideoModel
 from streamer.types import FrameChunk
@@ -29,12 +31,13 @@ from tests.unit.streamer.fakes import (
     MeddledQueue,
     PowerCut,
     a_job,
+    captioner_of,
     fill,
+    placed,
     token_entries,
+    work_off,
 )
 from tests.unit.streamer.tiny import chunks_of, moving_square, tiny_model
-
-WORDS = {"max_new_tokens": 5}
 
 
 @pytest.fixture(scope="module")
@@ -56,19 +59,32 @@ def tokens(model: VideoModel) -> list[Entry]:
     return entries
 
 
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamer.actors.caption.BLOCK_S", 0.0)
+
+
 def run(worker: CaptionWorker) -> None:
-    while worker.step():
-        pass
+    """To the end of the one job."""
+    work_off(worker, a_job())
 
 
-def captioner(
-    model: VideoModel, queue: Queue, *prompts: str, clock: Clock | None = None
-) -> CaptionWorker:
-    return CaptionWorker(a_job(*prompts, model=WORDS), model, queue, clock or ManualClock())
+def taken(worker: CaptionWorker, *jobs: Job) -> Captioning:
+    """The first of the worker's jobs, taken up."""
+    worker.take(placed(*(jobs or (a_job(),))))
+    return worker.runs[jobs[0].id if jobs else JOB]
 
 
-def said(queue: Queue) -> list[Event]:
-    return [e for entry in queue.read(JOB, "events", after=0) for e in decode_chunk_events(entry)]
+def work_until(worker: CaptionWorker, holds: Callable[[], bool]) -> None:
+    for _ in range(1000):
+        if holds():
+            return
+        worker.work()
+    raise AssertionError("it never came to pass")
+
+
+def said(queue: Queue, job: str = JOB) -> list[Event]:
+    return [e for entry in queue.read(job, "events", after=0) for e in decode_chunk_events(entry)]
 
 
 def timeless(events: list[Event]) -> list[Event]:
@@ -87,8 +103,8 @@ def timeless(events: list[Event]) -> list[Event]:
 
 def uninterrupted(model: VideoModel, tokens: list[Entry], *prompts: str) -> list[Event]:
     queue = MemoryQueue()
-    fill(queue, a_job(), tokens)
-    run(captioner(model, queue, *prompts))
+    fill(queue, a_job(*prompts), tokens)
+    run(captioner_of(model, queue))
     return said(queue)
 
 
@@ -130,7 +146,7 @@ def test_gaps_and_skips_say_why_and_from_when_to_when(model: VideoModel) -> None
         ChunkHead(job=JOB, number=2, kind="skipped", t0=3.5, t1=9.0, reason="too far behind"),
     ]
     fill(queue, a_job(), [Entry(head.number, encode_head(head)) for head in heads])
-    run(captioner(model, queue))
+    run(captioner_of(model, queue))
     assert [(e.event, e.t0, e.t1, e.reason, e.text) for e in said(queue)] == [
         ("gap", 0.0, 3.5, "the camera was off", None),
         ("skipped", 3.5, 9.0, "too far behind", None),
@@ -145,10 +161,10 @@ def test_a_crash_after_any_entry_changes_no_text(
     queue = FragileQueue("events", cut_after)
     fill(queue, a_job(), tokens)
     with pytest.raises(PowerCut):
-        run(captioner(model, queue))
+        run(captioner_of(model, queue))
     assert queue.last(JOB, "events") == cut_after
     # When another takes its place
-    run(captioner(model, queue))
+    run(captioner_of(model, queue))
     # Then nobody can tell
     assert timeless(said(queue)) == timeless(uninterrupted(model, tokens))
     assert read_status(queue.job(JOB) or {}).state == "ended"
@@ -161,9 +177,9 @@ def test_a_stream_trimmed_to_its_last_group_is_enough_to_go_on(
     queue = FragileQueue("events", cut_after)
     fill(queue, a_job(), tokens)
     with pytest.raises(PowerCut):
-        run(captioner(model, queue))
+        run(captioner_of(model, queue))
     queue.trim(JOB, "tokens", before=5)
-    run(captioner(model, queue))
+    run(captioner_of(model, queue))
     assert timeless(said(queue)) == timeless(uninterrupted(model, tokens))
 
 
@@ -236,8 +252,8 @@ def test_a_broken_entry_is_an_error_of_its_chunk_alone(
         queue = FragileQueue("events", cut_after)
         fill(queue, a_job(), entries)
         with pytest.raises(PowerCut):
-            run(captioner(model, queue))
-        run(captioner(model, queue))
+            run(captioner_of(model, queue))
+        run(captioner_of(model, queue))
         assert timeless(said(queue)) == timeless(events), cut_after
 
 
@@ -247,91 +263,116 @@ def test_a_group_whose_i_chunk_is_broken_is_not_mixed_into_the_one_before(
     spoilt = [*tokens[:4], replace(tokens[4], fields=_torn(tokens[4], tokens)), *tokens[5:]]
     queue = MemoryQueue()
     fill(queue, a_job(), spoilt)
-    worker = captioner(model, queue)
+    worker = captioner_of(model, queue)
+    session = taken(worker).session
     run(worker)
     alone = Session(model)
     alone.restart(8.0)
     alone.append(decode(tokens[5].fields))
-    assert worker.session.length == alone.length
-    for ours, theirs in zip(worker.session.cache.layers, alone.cache.layers, strict=True):
+    assert session.length == alone.length
+    for ours, theirs in zip(session.cache.layers, alone.cache.layers, strict=True):
         assert torch.equal(ours.keys, theirs.keys)
 
 
 def test_two_rivals_say_every_chunk_once(model: VideoModel, tokens: list[Entry]) -> None:
-    # Given a worker whose every write comes after a step of a rival
+    # Given a worker whose every write comes after a piece of work of a rival
     queue = MeddledQueue("events")
     fill(queue, a_job(), tokens)
-    worker, rival = captioner(model, queue), captioner(model, queue)
-    queue.meddle = rival.step
+    worker, rival = captioner_of(model, queue), captioner_of(model, queue)
+    rival.take(placed(a_job()))
+    queue.meddle = rival.work
     run(worker)
     assert timeless(said(queue)) == timeless(uninterrupted(model, tokens))
-    assert (worker.said, rival.said) == (7, 7)
+    assert read_status(queue.job(JOB) or {}).state == "ended"
 
 
-def test_a_worker_that_was_overtaken_stops(model: VideoModel, tokens: list[Entry]) -> None:
-    # Given a worker that slept while another said all and the beginning was trimmed
-    queue = MemoryQueue()
+@pytest.mark.parametrize("upto", [5, 7], ids=["not_through", "through"])
+def test_a_worker_that_was_overtaken_takes_the_stream_up_again(
+    model: VideoModel, tokens: list[Entry], upto: int
+) -> None:
+    # Given a worker that slept while another went ahead and the beginning was trimmed
+    queue, clock = MemoryQueue(), ManualClock()
     fill(queue, a_job(), tokens)
-    sleeper = captioner(model, queue)
-    run(captioner(model, queue))
+    sleeper, other = captioner_of(model, queue, clock), captioner_of(model, queue)
+    taken(sleeper)
+    ahead = taken(other)
+    work_until(other, lambda: ahead.said == upto)
     queue.trim(JOB, "events", before=3)
-    with pytest.raises(WriterReplaced, match="entry 1 was refused, the stream is at 7"):
-        sleeper.step()
-    assert [e.chunk for e in said(queue)] == [3, 4, 5, 6, 7]
+    # When it wakes up, then it notices, and lets go
+    work_until(sleeper, lambda: not sleeper.runs)
+    assert [e.chunk for e in said(queue)] == list(range(3, upto + 1))
+    # And goes on a moment later from where the stream is now
+    sleeper.take(placed(a_job()))
+    assert sleeper.runs == {}
+    clock.advance(RETRY_S)
+    run(sleeper)
+    assert timeless(said(queue)) == timeless(uninterrupted(model, tokens))[2:]
+    assert read_status(queue.job(JOB) or {}).state == "ended"
 
 
 @pytest.mark.parametrize(("error", "state"), [(None, "ended"), ("it broke", "failed")])
 def test_the_job_ends_when_the_last_chunk_was_said(
     model: VideoModel, tokens: list[Entry], error: str | None, state: str
 ) -> None:
-    queue = MemoryQueue()
+    # Given a job whose token stream is complete
+    queue, clock = MemoryQueue(), ManualClock()
     fill(queue, a_job(), tokens, error=error)
-    worker = captioner(model, queue)
-    while worker.said < 7:
-        assert worker.step()
-        assert read_status(queue.job(JOB) or {}).state == "running"
-    assert not worker.step()
+    worker = captioner_of(model, queue, clock)
+    job = taken(worker)
+    while job.said < 7:
+        assert worker.work()
+        assert read_status(queue.job(JOB) or {}).state == "queued"
+        assert queue.active() == {JOB: "local"}
+    # When there is no more to say
+    clock.advance(9.0)
+    assert not worker.work()
+    # Then it is over, and that is written with the time
+    assert worker.runs == {}
     status = read_status(queue.job(JOB) or {})
     assert (status.state, status.error) == (state, error)
+    assert status.ended_at == pytest.approx(clock.now(), abs=1e-3)
+    assert queue.active() == {}
+    # And it is not taken up again
+    worker.take(placed(a_job()))
+    assert worker.runs == {}
 
 
 def test_a_job_without_a_chunk_fails_with_its_error(model: VideoModel) -> None:
     queue = MemoryQueue()
     fill(queue, a_job(), [], error="no such file")
-    run(captioner(model, queue))
+    run(captioner_of(model, queue))
     assert read_status(queue.job(JOB) or {}).state == "failed"
     assert said(queue) == []
 
 
-def test_a_stream_that_pauses_is_waited_for(
-    model: VideoModel, tokens: list[Entry], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("streamer.actors.caption.BLOCK_S", 0.0)
+def test_a_stream_that_pauses_is_waited_for(model: VideoModel, tokens: list[Entry]) -> None:
     queue = MemoryQueue()
     queue.create_job(JOB, a_job().record())
-    worker = captioner(model, queue)
+    worker = captioner_of(model, queue)
+    job = taken(worker)
     for entry in tokens[:2]:
-        assert worker.step()
+        assert not worker.work()
         queue.append(JOB, "tokens", entry.number, entry.fields)
-        assert worker.step()
-        assert worker.said == entry.number
+        assert worker.work()
+        work_until(worker, lambda number=entry.number: job.said == number)  # type: ignore[misc]  # mypy cannot infer it
     queue.update_job(JOB, {"last_chunk": "3"})
-    assert worker.step()
+    assert not worker.work()
+    assert JOB in worker.runs
     queue.append(JOB, "tokens", 3, tokens[2].fields)
-    assert worker.step()
-    assert not worker.step()
+    run(worker)
+    assert job.said == 3
 
 
 def test_a_deleted_job_stops_its_writer(model: VideoModel, tokens: list[Entry]) -> None:
     queue = MeddledQueue("events")
     fill(queue, a_job(), tokens)
-    worker = captioner(model, queue)
+    worker = captioner_of(model, queue)
+    taken(worker)
     queue.meddle = lambda: queue.delete_job(JOB)
-    with pytest.raises(StreamGone):
-        worker.step()
+    work_until(worker, lambda: not worker.runs)
     assert queue.jobs() == []
-    with pytest.raises(StreamGone):
-        worker.step()
+    worker.take(placed(a_job()))
+    assert worker.runs == {}
 
 
 class _Ticking(ManualClock):
@@ -357,7 +398,7 @@ def test_latencies_are_told_and_never_negative(
 ) -> None:
     queue = MemoryQueue()
     fill(queue, a_job(), [_timed(tokens[0], decode_ms=7.0, tokenize_ms=11.0)])
-    run(captioner(model, queue, clock=_Ticking(tick_s)))
+    run(captioner_of(model, queue, _Ticking(tick_s)))
     [event] = said(queue)
     assert (event.decode_latency_ms, event.tokenize_latency_ms) == (7.0, 11.0)
     assert event.queue_time_ms is not None
@@ -373,7 +414,7 @@ def test_the_time_in_the_queue_is_that_since_it_was_written(
 ) -> None:
     queue, clock = MemoryQueue(), ManualClock()
     fill(queue, a_job(), [_timed(tokens[0], written_at=clock.now() - 3.0)])
-    run(captioner(model, queue, clock=clock))
+    run(captioner_of(model, queue, clock))
     assert said(queue)[0].queue_time_ms == pytest.approx(3000.0)
 
 
@@ -393,8 +434,351 @@ def test_questions_leave_the_session_as_it_was(model: VideoModel, tokens: list[E
     trunks = []
     for prompts in (("One?",), ("One?", "And the other?")):
         queue = MemoryQueue()
-        fill(queue, a_job(), tokens)
-        worker = captioner(model, queue, *prompts)
+        fill(queue, a_job(*prompts), tokens)
+        worker = captioner_of(model, queue)
+        session = taken(worker).session
         run(worker)
-        trunks.append([layer.keys for layer in worker.session.cache.layers])
+        trunks.append([layer.keys for layer in session.cache.layers])
     assert all(torch.equal(a, b) for a, b in zip(*trunks, strict=True))
+
+
+# Totals
+
+
+def totals_of(queue: Queue) -> list[Totals]:
+    return [decode_totals(entry) for entry in queue.read(JOB, "events", after=0)]
+
+
+def test_totals_are_exact(model: VideoModel, tokens: list[Entry]) -> None:
+    # Given a stream of which one entry is broken, and two questions
+    spoilt = [*tokens[:1], replace(tokens[1], fields=_torn(tokens[1], tokens)), *tokens[2:]]
+    queue = MemoryQueue()
+    fill(queue, a_job("What?", "How many?"), spoilt)
+    # When it is captioned
+    run(captioner_of(model, queue))
+    # Then each entry counts all up to itself
+    heads = [decode(entry.fields).head for entry in tokens]
+    for number, totals in enumerate(totals_of(queue), start=1):
+        captioned = [h for h in heads[:number] if h.has_body and h.number != 2]
+        events = [e for e in said(queue) if e.chunk <= number]
+        assert totals == Totals(
+            chunks=number,
+            captions=2 * len(captioned),
+            errors=int(number >= 2),
+            t1=heads[number - 1].t1,
+            patches=sum(h.dense for h in captioned) * 4,
+            patches_kept=sum(h.patches_kept for h in captioned),
+            tokens_dense=sum(h.dense for h in captioned),
+            tokens=sum(h.tokens for h in captioned),
+            output_tokens=sum(e.output_tokens or 0 for e in events),
+        )
+    assert 0 < totals.tokens < totals.tokens_dense
+    assert 0 < totals.patches_kept < totals.patches
+
+
+@pytest.mark.parametrize("cut_after", range(1, 8))
+def test_totals_survive_the_captioner(
+    model: VideoModel, tokens: list[Entry], cut_after: int
+) -> None:
+    whole = MemoryQueue()
+    fill(whole, a_job(), tokens)
+    run(captioner_of(model, whole))
+    queue = FragileQueue("events", cut_after)
+    fill(queue, a_job(), tokens)
+    with pytest.raises(PowerCut):
+        run(captioner_of(model, queue))
+    run(captioner_of(model, queue))
+    assert totals_of(queue) == totals_of(whole)
+
+
+# Many jobs
+
+
+def of(entries: list[Entry], job: str) -> list[Entry]:
+    """The same token stream as that of another job."""
+    renamed = []
+    for entry in entries:
+        chunk = decode(entry.fields)
+        changed = encode(replace(chunk, head=replace(chunk.head, job=job)))
+        renamed.append(replace(entry, fields=changed))
+    return renamed
+
+
+def many(queue: Queue, tokens: list[Entry], *ids: str, **prompts: str) -> list[Job]:
+    """Jobs with the same complete token stream, and questions of their own."""
+    jobs = [a_job(prompts.get(id, "Describe what happens."), id=id) for id in ids]
+    for job in jobs:
+        fill(queue, job, of(tokens, job.id))
+    return jobs
+
+
+def as_of(job: str, events: list[Event]) -> list[Event]:
+    return [replace(event, job=job) for event in timeless(events)]
+
+
+class FailingDecoding(Decoding[tuple[str, int]]):
+    """Remembers how many answers are in the making at a time, and fails where it is told to."""
+
+    def __init__(
+        self, model: VideoModel, fails: Callable[[Mapping[tuple[str, int], Ask]], Exception | None]
+    ) -> None:
+        super().__init__(model, max_new_tokens=5)
+        self.fails = fails
+        self.asks: dict[tuple[str, int], Ask] = {}
+        self.together: list[int] = []
+
+    def begin(self, asks: Mapping[tuple[str, int], Ask]) -> None:
+        present = {row.key for row in self.rows}
+        self.asks = {key: ask for key, ask in self.asks.items() if key in present} | dict(asks)
+        if asks:
+            self.together.append(len(self.asks))
+        if error := self.fails(self.asks):
+            raise error
+        super().begin(asks)
+
+
+def test_chunks_of_several_jobs_are_captioned_together(
+    model: VideoModel, tokens: list[Entry]
+) -> None:
+    # Given three jobs, one with a question of its own, and a worker that may take them at once
+    queue = MemoryQueue()
+    jobs = many(queue, tokens, "a", "b", "c", c="How many?")
+    worker = captioner_of(model, queue, _Ticking(0.0), batch=8)
+    # When they are captioned
+    worker.take(placed(*jobs))
+    side_by_side: set[tuple[str, ...]] = set()
+    while worker.runs:
+        worker.work()
+        side_by_side.add(tuple(sorted(key[0] for key in (row.key for row in worker.decoding.rows))))
+    # Then all three were in the making at the same time
+    assert ("a", "b", "c") in side_by_side
+    assert worker.meter.chunks == 15  # a gap is told, not asked about
+    assert (worker.answering, worker.backlog) == ({}, 0)
+    # And each job has what it would have had alone
+    default, other = uninterrupted(model, tokens), uninterrupted(model, tokens, "How many?")
+    for job in jobs:
+        expected = other if job.id == "c" else default
+        assert timeless(said(queue, job.id)) == as_of(job.id, expected)
+        assert read_status(queue.job(job.id) or {}).state == "ended"
+
+
+def test_a_batch_is_no_larger_than_it_may_be(model: VideoModel, tokens: list[Entry]) -> None:
+    queue = MemoryQueue()
+    jobs = many(queue, tokens[:2], *"abcde")
+    worker = captioner_of(model, queue, _Ticking(0.0), batch=2)
+    worker.take(placed(*jobs))
+    worker.work()
+    assert worker.backlog == 3  # those who could be captioned, and wait
+    most = 0
+    while worker.runs:
+        worker.work()
+        most = max(most, len(worker.answering))
+    assert most == 2
+    assert all(len(said(queue, job.id)) == 2 for job in jobs)
+
+
+def test_what_comes_while_answers_are_made_is_captioned_once(
+    model: VideoModel, tokens: list[Entry]
+) -> None:
+    """The queue is looked at again before the present chunk has its events."""
+    # Given a job whose chunks come one at a time, while the one before is being captioned
+    queue, clock = MemoryQueue(), _Ticking(0.0)
+    queue.create_job(JOB, a_job().record())
+    worker = captioner_of(model, queue, clock)
+    job = taken(worker)
+    for entry in tokens:
+        queue.append(JOB, "tokens", entry.number, entry.fields)
+        work_until(worker, lambda: bool(worker.answering) or job.said == job.received)
+        worker.work()
+    queue.update_job(JOB, {"last_chunk": "7"})
+    run(worker)
+    # Then each is captioned once
+    assert timeless(said(queue)) == timeless(uninterrupted(model, tokens))
+    assert totals_of(queue)[-1].chunks == 7
+
+
+def test_tenants_take_turns(model: VideoModel, tokens: list[Entry]) -> None:
+    # Given twelve jobs of one tenant and one of another, whose chunks are all there
+    queue = MemoryQueue()
+    crowd = [a_job(id=f"a{n:02}", tenant="crowd") for n in range(12)]
+    single = a_job(id="b", tenant="single")
+    for job in (*crowd, single):
+        fill(queue, job, of(tokens[:3], job.id))
+    worker = captioner_of(model, queue, _Ticking(0.0), batch=4)
+    worker.take(placed(*crowd, single))
+    # When the single one is through
+    work_until(worker, lambda: queue.last("b", "events") == 3)
+    # Then the crowd had about as many turns as it
+    assert sum(queue.last(job.id, "events") for job in crowd) <= 4
+
+
+def test_a_broken_entry_hurts_no_other_job_of_its_batch(
+    model: VideoModel, tokens: list[Entry]
+) -> None:
+    # Given two jobs, one of them with an entry that cannot be read
+    queue = MemoryQueue()
+    [whole] = many(queue, tokens, "whole")
+    broken = a_job(id="broken")
+    entries = of(tokens, "broken")
+    entries[1] = replace(entries[1], fields=_torn(entries[1], entries))
+    fill(queue, broken, entries)
+    # When they are captioned together
+    work_off(captioner_of(model, queue), broken, whole)
+    # Then the one has an error, and the other nothing
+    kinds = [e.event for e in said(queue, "broken")]
+    assert kinds == ["caption", "error", "caption", "gap", "caption", "caption", "gap"]
+    assert timeless(said(queue, "whole")) == as_of("whole", uninterrupted(model, tokens))
+
+
+@pytest.mark.parametrize("error", [RuntimeError("out of memory"), ValueError("unheard of")])
+def test_what_cannot_be_captioned_together_is_captioned_singly(
+    model: VideoModel, tokens: list[Entry], error: Exception
+) -> None:
+    # Given a machine on which more than one at a time fails
+    queue, clock = MemoryQueue(), ManualClock()
+    jobs = many(queue, tokens[:5], "a", "b")
+    worker = captioner_of(model, queue, clock)
+    worker.decoding = failing = FailingDecoding(
+        model, lambda asks: error if len(asks) > 1 else None
+    )
+    # When two jobs are captioned
+    for _ in range(12):
+        worker.take(placed(*jobs))
+        worker.work()
+        clock.advance(1.0)
+    # Then they are captioned one at a time from then on
+    assert failing.together[0] == 2
+    assert set(failing.together[1:]) == {1}
+    # And after a while it is tried again
+    clock.advance(CAREFUL_S)
+    while queue.active():
+        worker.take(placed(*jobs))
+        worker.work()
+        clock.advance(1.0)
+    assert failing.together.count(2) == 2
+    # And each has what it would have had anyhow
+    for job in jobs:
+        assert timeless(said(queue, job.id)) == as_of(job.id, uninterrupted(model, tokens)[:5])
+
+
+def test_a_job_that_can_never_be_captioned_fails_alone(
+    model: VideoModel, tokens: list[Entry]
+) -> None:
+    # Given two jobs, one of which breaks every batch it is in from its second chunk on
+    queue, clock = MemoryQueue(), ManualClock()
+    jobs = many(queue, tokens, "good", "bad", bad="poison")
+    lengths: list[int] = []
+
+    def fails(asks: Mapping[tuple[str, int], Ask]) -> Exception | None:
+        here = [ask.session.length for ask in asks.values() if ask.prompt == "poison"]
+        lengths.extend(here)
+        return RuntimeError("no kernel") if here and here[0] > lengths[0] else None
+
+    worker = captioner_of(model, queue, clock)
+    worker.decoding = FailingDecoding(model, fails)
+    # When they are captioned, for as long as it takes
+    for _ in range(200):
+        worker.take(placed(*jobs))
+        worker.work()
+        clock.advance(RETRY_S / 2)
+    # Then the one fails with a sentence, and the other has all it should
+    status = read_status(queue.job("bad") or {})
+    assert (status.state, status.error) == ("failed", "an internal error at chunk 2: no kernel")
+    assert status.ended_at is not None
+    assert queue.active() == {}
+    assert len(said(queue, "bad")) == 1
+    assert timeless(said(queue, "good")) == as_of("good", uninterrupted(model, tokens))
+    assert read_status(queue.job("good") or {}).state == "ended"
+
+
+def test_a_queue_lost_at_one_job_leaves_nobody_behind(
+    model: VideoModel, tokens: list[Entry]
+) -> None:
+    """Of the jobs that begin together, one has a gap to tell, and the queue is away."""
+
+    class Lost(MemoryQueue):
+        times = 1
+
+        def append(
+            self, job_id: str, stream: Stream, number: int, fields: Mapping[str, bytes]
+        ) -> Written:
+            if (job_id, stream) == ("gap", "events") and self.times:
+                self.times -= 1
+                raise QueueError("Redis could not be reached")
+            return super().append(job_id, stream, number, fields)
+
+    queue = Lost()
+    [first] = many(queue, tokens, "first")
+    gap = a_job(id="gap")
+    head = ChunkHead(job="gap", number=1, kind="gap", t0=0.0, t1=3.5, reason="the camera was off")
+    fill(queue, gap, [Entry(1, encode_head(head))])
+    worker = captioner_of(model, queue)
+    worker.take(placed(first, gap))
+    with pytest.raises(QueueError):
+        worker.work()
+    # Then both go on when it is back
+    work_off(worker, first, gap)
+    assert timeless(said(queue, "first")) == as_of("first", uninterrupted(model, tokens))
+    assert [e.event for e in said(queue, "gap")] == ["gap"]
+
+
+def test_questions_that_change_apply_from_the_next_chunk(
+    model: VideoModel, tokens: list[Entry]
+) -> None:
+    # Given a job of which a chunk was captioned, and whose next one is pending
+    queue = MemoryQueue()
+    fill(queue, a_job("What?"), tokens)
+    worker = captioner_of(model, queue)
+    job = taken(worker, a_job("What?"))
+    work_until(worker, lambda: job.said == 1)
+    assert job.pending
+    # When a question is added and the first one goes
+    first, second = Question(id="q0", prompt="What?"), Question(id="new", prompt="How many?")
+    queue.update_job(JOB, {"questions": encode_questions((first, second))})
+    work_until(worker, lambda: job.said == 2)
+    queue.update_job(JOB, {"questions": encode_questions((second,))})
+    run(worker)
+    # Then every chunk has the questions of its time
+    asked = [[e.question for e in said(queue) if e.chunk == n] for n in range(1, 8)]
+    assert asked == [["q0"], ["q0", "new"], ["new"], [None], ["new"], ["new"], [None]]
+    # And the answers are what they are for those who ask from the beginning
+    how_many = uninterrupted(model, tokens, "How many?")
+    texts = [e.text for e in said(queue) if e.question == "new"]
+    assert texts == [e.text for e in how_many if e.event == "caption"][1:]
+
+
+def test_a_job_that_was_ended_by_others_is_let_go(model: VideoModel, tokens: list[Entry]) -> None:
+    queue = MemoryQueue()
+    fill(queue, a_job(), tokens[:1])
+    queue.update_job(JOB, {"last_chunk": ""})
+    worker = captioner_of(model, queue)
+    job = taken(worker)
+    work_until(worker, lambda: job.said == 1)
+    queue.finish_job(JOB, {"state": "failed", "error": "5 workers were lost"})
+    run(worker)
+    assert read_status(queue.job(JOB) or {}).error == "5 workers were lost"
+
+
+def test_a_record_that_cannot_be_read_fails_its_job_alone(
+    model: VideoModel, tokens: list[Entry]
+) -> None:
+    queue, clock = MemoryQueue(), ManualClock()
+    jobs = many(queue, tokens[:1], "good", "bad", "worse")
+    queue.update_job("bad", {"spec": "{"})
+    worker = captioner_of(model, queue, clock)
+    worker.take(placed(*jobs))
+    assert worker.runs.keys() == {"good", "worse"}
+    queue.update_job("worse", {"last_chunk": "seven"})
+    work_off(worker, *jobs)
+    states = {job.id: (queue.job(job.id) or {})["state"] for job in jobs}
+    assert states == {"good": "ended", "bad": "failed", "worse": "failed"}
+    assert "record of job bad is malformed" in (queue.job("bad") or {})["error"]
+    assert "last_chunk 'seven' is not a number" in (queue.job("worse") or {})["error"]
+
+
+def test_a_worker_without_jobs_rests(model: VideoModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamer.actors.caption.BLOCK_S", 0.2)
+    clock = ManualClock()
+    worker = captioner_of(model, MemoryQueue(), clock)
+    assert not worker.work()
+    assert clock.monotonic() == pytest.approx(0.2)

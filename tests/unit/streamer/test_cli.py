@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -16,16 +18,20 @@ from typing import Any
 import click
 import pytest
 import structlog
-import typer
 from typer.testing import CliRunner, Result
 
+import streamer.actors.keeper
+import streamer.api.serve
 import streamer.local
+import streamer.log
+import streamer.service
 from streamer import __version__
 from streamer.cli import app
 from streamer.config import Settings
 from streamer.errors import StreamerError
 from streamer.events import Event
 from streamer.jobs import JobState, JobStatus
+from tests.cli_page import PATH, commands, page, paragraphs
 from tests.clips import render, sound_only
 
 
@@ -111,7 +117,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "no_list": (("--pipeline", "rlt"), "pipeline"),
     "a_mapping": (("--pipeline", "{name: rlt}"), "pipeline"),
     "empty_pipeline": (("--pipeline", ""), "pipeline"),
-    "names_only": (("--pipeline", "[rlt]"), "pipeline.0: 'rlt'"),
+    "names_only": (("--pipeline", "[rlt]"), "pipeline[0]: 'rlt'"),
     "less_than_a_frame": (("--fps", "0.25", "--chunk-s", "2"), "is 0.5 frames a chunk"),
     "broken_frames": (("--fps", "2", "--chunk-s", "1.25"), "is 2.5 frames a chunk"),
     "nan_fps": (("--fps", "nan"), "source.fps: nan"),
@@ -184,7 +190,17 @@ def test_a_server_that_has_no_such_video(call: Callable[..., Result]) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("caption",), ("caption", *CLIP, "--fps", "x"), ("watch",), ("caption", "--nope")]
+    "arguments",
+    [
+        ("caption",),
+        ("caption", *CLIP, "--fps", "x"),
+        ("caption", "--nope"),
+        ("watch",),
+        ("submit",),
+        ("jobs", "--state", "asleep"),
+        ("serve", "--port", "http"),
+        ("sing",),
+    ],
 )
 def test_wrong_usage_is_told_by_exit_code_2(
     call: Callable[..., Result], arguments: tuple[str, ...]
@@ -201,26 +217,105 @@ def test_the_version_is_printed(call: Callable[..., Result]) -> None:
     assert (result.exit_code, result.stdout) == (0, f"streamer {__version__}\n")
 
 
-def commands() -> dict[str, Any]:
-    group = typer.main.get_command(app)
-    assert hasattr(group, "commands")
-    return dict(group.commands)
-
-
 def test_every_command_and_option_says_what_it_is_for() -> None:
-    assert set(commands()) == {"caption", "demo"}
     for name, command in commands().items():
-        assert len((command.help or "").split()) > 5, name
+        *told, example = paragraphs(command)
+        assert len(told[0].split()) > 4, name
+        assert re.match(rf"Example: ([A-Z_]+=\S+ )?streamer {name}\b", example), name
         for parameter in command.params:
             assert len((getattr(parameter, "help", "") or "").split()) > 1, (name, parameter.name)
 
 
-@pytest.mark.parametrize("name", ["caption", "demo"])
+def test_every_example_is_a_command_line_that_is_understood() -> None:
+    for name, command in commands().items():
+        _, _, arguments = paragraphs(command)[-1].partition(f"streamer {name}")
+        command.make_context(name, shlex.split(arguments))
+
+
+@pytest.mark.parametrize("name", commands())
 def test_help_shows_the_description(call: Callable[..., Result], name: str) -> None:
     result = call(name, "--help")
     assert result.exit_code == 0
-    first = commands()[name].help.splitlines()[0]
-    assert " ".join(first.split()) in " ".join(click.unstyle(result.stdout).split())
+    first = paragraphs(commands()[name])[0]
+    shown = " ".join(re.sub("[│╭╮╰╯─]", "", click.unstyle(result.stdout)).split())
+    assert first in shown
+    assert "Example: " in shown
+
+
+def test_the_page_of_commands_is_fresh() -> None:
+    assert PATH.read_text(encoding="utf-8") == page(), "run `python -m tests.cli_page`"
+
+
+# A service
+
+
+@pytest.mark.parametrize("command", ["worker", "api"])
+def test_one_side_of_a_service_needs_the_queue_of_both(
+    call: Callable[..., Result], command: str
+) -> None:
+    assert sentence(call(command)).startswith("queue.url: the ")
+
+
+def test_each_side_gets_its_settings(
+    call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STREAMER__QUEUE__URL", "redis://10.0.0.5:6379/0")
+    seen: list[Settings] = []
+    monkeypatch.setattr(streamer.actors.keeper, "keep", seen.append)
+    monkeypatch.setattr(streamer.api.serve, "serve_api", seen.append)
+    assert call("worker", "--address", "auto").exit_code == 0
+    assert call("api", "--host", "0.0.0.0", "--port", "0").exit_code == 0
+    assert [settings.queue.url for settings in seen] == ["redis://10.0.0.5:6379/0"] * 2
+    assert seen[0].ray.address == "auto"
+    assert (seen[1].api.host, seen[1].api.port) == ("0.0.0.0", 0)
+
+
+def test_serve_runs_all_of_it(
+    call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text("api: {port: 1}\nlog: {format: json}\n")
+    seen: list[tuple[Settings, Path | None]] = []
+
+    def serve(settings: Settings, path: Path | None, *, ready: Callable[[str], None]) -> None:
+        seen.append((settings, path))
+        structlog.get_logger().info("child_started", child="api")
+        ready("http://127.0.0.1:7000")
+
+    monkeypatch.setattr(streamer.service, "serve", serve)
+    result = call(
+        *("serve", "--config", str(config), "--host", "localhost", "--port", "7000"),
+        *("--data", "here", "--ray-address", "head:6379"),
+    )
+    assert (result.exit_code, result.stdout) == (0, "http://127.0.0.1:7000\n")
+    [(settings, path)] = seen
+    assert path == config
+    assert (settings.api.host, settings.api.port) == ("localhost", 7000)
+    assert (settings.queue.folder, settings.ray.address) == (Path("here"), "head:6379")
+    logged = json.loads(result.stderr.splitlines()[-1])
+    assert (logged["event"], logged["level"], logged["child"]) == ("child_started", "info", "api")
+
+
+def test_a_port_that_is_taken_is_refused_before_anything_starts(
+    call: Callable[..., Result], tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = call("serve", "--port", str(port), "--data", str(tmp_path / "data"))
+    assert result.exit_code == 1
+    assert f"streamer: api: port {port} of 127.0.0.1 cannot be had" in result.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_every_event_of_the_log_is_listed() -> None:
+    root = Path(streamer.__file__).parent
+    said = {
+        name
+        for file in root.rglob("*.py")
+        for name in re.findall(r"log\.(?:info|warning|error|debug)\(\s*\"(\w+)\"", file.read_text())
+    }
+    listed = set(re.findall(r"\b[a-z]+_[a-z_]+\b", streamer.log.__doc__ or ""))
+    assert said | {"child_started", "child_restarted"} == listed
 
 
 # What a run that goes well, or not, looks like from outside. Everything below runs on a LocalRun
@@ -376,7 +471,7 @@ def test_options_reach_the_run_over_the_file_and_the_environment(
 ) -> None:
     config = tmp_path / "c.yaml"
     config.write_text("source: {fps: 1, chunk_s: 4}\nquestion: From the file?\n")
-    monkeypatch.setenv("STREAMER__QUEUE__AHEAD", "3")
+    monkeypatch.setenv("STREAMER__SOURCE__AHEAD", "3")
     seen = ran(
         [caption(1)],
         *("--json", "--config", str(config), "--fps", "5", "--question", "What?"),
@@ -385,7 +480,7 @@ def test_options_reach_the_run_over_the_file_and_the_environment(
     settings = seen.settings
     assert seen.url == "clip.mp4"
     assert (settings.source.fps, settings.source.chunk_s) == (5.0, 4.0)
-    assert (settings.queue.ahead, settings.queue.port) == (3, 7001)
+    assert (settings.source.ahead, settings.queue.port) == (3, 7001)
     assert (settings.question, settings.model.name) == ("What?", "model")
     assert settings.pipeline == ({"name": "rlt", "threshold": 0.2}, {"name": "tome"})
 

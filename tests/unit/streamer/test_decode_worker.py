@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,7 +12,9 @@ import numpy as np
 import pytest
 
 from streamer.actors.decode import DecodeWorker, End, Failure, Reading
+from streamer.sources.guard import FetchPolicy
 from streamer.types import FrameChunk
+from streamer.workers import Progress
 from tests.clips import cut, number_of, render
 
 
@@ -138,3 +143,94 @@ def test_closing_what_is_not_open_is_no_error() -> None:
     worker = DecodeWorker()
     worker.close("nobody")
     assert worker.open == {}
+
+
+# Many jobs
+
+
+def test_progress_is_told_by_job(clip: Path) -> None:
+    worker = DecodeWorker()
+    assert worker.progress == {}
+    worker.read(reading(clip), 0.0)
+    worker.read(reading(clip, job="other"), 2.0)
+    assert {job: progress.t1 for job, progress in worker.progress.items()} == {
+        "cam": 2.0,
+        "other": 4.0,
+    }
+    assert worker.progress["cam"] == Progress(chunk=0, t1=2.0)
+
+
+def test_sources_that_nobody_reads_are_let_go(clip: Path) -> None:
+    # Given a job that is read no more, and one that is
+    now = [0.0]
+    worker = DecodeWorker(clock=lambda: now[0])
+    worker.read(reading(clip), 0.0)
+    worker.read(reading(clip, job="busy"), 0.0)
+    now[0] = 100.0
+    worker.read(reading(clip, job="busy"), 2.0)
+    # When so long nobody asked for the first
+    now[0] = 120.0
+    worker.close_idle(120.0)
+    assert worker.open.keys() == {"cam", "busy"}
+    now[0] = 120.1
+    worker.close_idle(120.0)
+    # Then it is let go, and the other one is not
+    assert worker.open.keys() == {"busy"}
+    # And it is opened again for whoever asks
+    assert seen(worker.read(reading(clip), 2.0)) == SECOND
+    assert seen(worker.read(reading(clip, job="busy"), 4.0)) == LAST
+
+
+def test_threads_that_read_the_same_jobs_do_not_disturb_each_other(clip: Path) -> None:
+    # Given four threads that read two jobs at any place
+    worker, expected = DecodeWorker(), {0.0: FIRST, 2.0: SECOND, 4.0: LAST}
+
+    def read(seed: int) -> None:
+        draw = random.Random(seed)
+        for _ in range(15):
+            start_s = draw.choice((0.0, 2.0, 4.0))
+            assert (
+                seen(worker.read(reading(clip, job=draw.choice("ab")), start_s))
+                == expected[start_s]
+            )
+
+    # Then each has what is there
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(read, seed) for seed in range(4)]:
+            done.result(60)
+
+
+def test_a_source_that_hangs_holds_up_its_own_job_alone(clip: Path) -> None:
+    # Given a read that comes to no end
+    begun, go_on = threading.Event(), threading.Event()
+
+    def clock() -> float:
+        if threading.current_thread().name.startswith("hung"):
+            begun.set()
+            assert go_on.wait(30)
+        return 0.0
+
+    worker = DecodeWorker(clock=clock)
+    with (
+        ThreadPoolExecutor(1, thread_name_prefix="hung") as hung,
+        ThreadPoolExecutor(2) as others,
+    ):
+        first = hung.submit(worker.read, reading(clip), 0.0)
+        assert begun.wait(30)
+        try:
+            # When others are read meanwhile, then that is no trouble
+            assert seen(worker.read(reading(clip, job="other"), 0.0)) == FIRST
+            worker.close("other")
+            # But who wants the same job waits
+            second = others.submit(worker.read, reading(clip), 2.0)
+            assert not second.done()
+        finally:
+            go_on.set()
+        assert seen(first.result(30)) == FIRST
+        assert seen(second.result(30)) == SECOND
+
+
+def test_what_may_not_be_read_is_a_failure(clip: Path) -> None:
+    assert isinstance(DecodeWorker(FetchPolicy()).read(reading(clip), 0.0), Failure)
+    allowed = FetchPolicy(paths=(str(clip.parent),))
+    assert seen(DecodeWorker(allowed).read(reading(clip), 0.0)) == FIRST

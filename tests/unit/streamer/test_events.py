@@ -15,7 +15,9 @@ from streamer.adapters.queue import Entry
 from streamer.errors import WireError
 from streamer.events import (
     Event,
+    Totals,
     decode_chunk_events,
+    decode_totals,
     encode_chunk_events,
     event_id,
     parse_event_id,
@@ -165,3 +167,47 @@ def test_event_ids() -> None:
 def test_golden() -> None:
     fields = {"schema": b"1", "events": (GOLDEN / "events1.json").read_bytes()}
     assert decode_chunk_events(Entry(12, fields)) == [CAPTION, UNCHANGED]
+
+
+TOTALS = Totals(
+    chunks=12,
+    captions=23,
+    errors=1,
+    t1=24.0,
+    patches=9216,
+    patches_kept=1100,
+    tokens_dense=2304,
+    tokens=275,
+    output_tokens=301,
+)
+
+
+def test_totals_lie_beside_the_events() -> None:
+    entry = Entry(12, encode_chunk_events([CAPTION, UNCHANGED], TOTALS))
+    assert decode_totals(entry) == TOTALS
+    assert decode_chunk_events(entry) == [CAPTION, UNCHANGED]
+
+
+def test_an_entry_without_totals_has_zeros() -> None:
+    assert decode_totals(entry_of(CAPTION)) == Totals()
+    assert Totals() == Totals(**dict.fromkeys((f.name for f in dataclasses.fields(Totals)), 0))
+
+
+def test_totals_of_another_version_are_understood() -> None:
+    entry = entry_of(CAPTION, totals=b'{"chunks":3,"smiles":9}')
+    assert decode_totals(entry) == Totals(chunks=3)
+
+
+@pytest.mark.parametrize(
+    ("totals", "message"),
+    [
+        (b"{", "totals is not JSON"),
+        (b"[]", "totals"),
+        (b'{"chunks":-1}', "totals.chunks: -1 is not an integer"),
+        (b'{"tokens":1.5}', "totals.tokens: 1.5 is not an integer"),
+        (b'{"t1":"3"}', "totals.t1: '3' is not a number"),
+    ],
+)
+def test_wrong_totals_are_refused_by_name(totals: bytes, message: str) -> None:
+    with pytest.raises(WireError, match=rf"^job cam-1 events entry 12: {message}"):
+        decode_totals(entry_of(CAPTION, totals=totals))

@@ -66,6 +66,22 @@ def test_decoding_and_the_command_line_start_without_torch_and_ray() -> None:
     )
 
 
+def test_the_client_and_its_commands_need_nothing_of_the_service() -> None:
+    heavy = {"torch", "transformers", "ray", "redis", "fastapi", "uvicorn", "numpy", "av"}
+    without(heavy | {"typer", "rich", "structlog"}, "from streamer import *\nClient()\n")
+    commands = "submit", "watch", "jobs", "cancel", "pause", "resume", "scale", "status"
+    without(
+        heavy,
+        "from typer.testing import CliRunner\n"
+        "from streamer.cli import app\n"
+        f"for command in {commands}:\n"
+        "    arguments = {'submit': ['a'], 'scale': ['decode=1'], 'status': [], 'jobs': []}\n"
+        "    given = [command, *arguments.get(command, ['a']), '--url', 'http://127.0.0.1:9']\n"
+        "    result = CliRunner().invoke(app, given)\n"
+        "    assert 'is it running?' in result.stderr, (command, result.exception)\n",
+    )
+
+
 def test_kernels_and_operators_need_torch_alone() -> None:
     without(
         {"triton", "ray", "redis", "transformers", "yaml", "pydantic", "streamer"},

@@ -7,14 +7,23 @@ from typing import Any
 
 import pytest
 
-from streamer.config import Settings, SourceSettings
-from streamer.errors import QueueError
-from streamer.jobs import Job, JobStatus, Question, read_job, read_status
+from streamer.config import JobSettings, KeyframeSettings, Settings, SourceSettings
+from streamer.errors import WireError
+from streamer.jobs import (
+    LOCAL,
+    Job,
+    JobStatus,
+    Question,
+    encode_questions,
+    read_job,
+    read_questions,
+    read_status,
+)
 
-SETTINGS = Settings(
-    source=SourceSettings(fps=4, chunk_s=1.5),
+SETTINGS = JobSettings(
+    source=SourceSettings(fps=4, chunk_s=1.5, ahead=3),
     pipeline=({"name": "rlt", "threshold": 0.05}, {"name": "tome", "keep": 0.5}),
-    question="Wer läuft?",
+    keyframes=KeyframeSettings(interval_s=7.5),
 )
 JOB = Job(
     id="cam-1",
@@ -24,6 +33,8 @@ JOB = Job(
         Question(id="two", prompt='Wie viele "Dinge"?\n'),
     ),
     settings=SETTINGS,
+    tenant="ann",
+    created_at=1_700_000_000.125,
 )
 
 
@@ -34,18 +45,55 @@ def test_a_job_comes_back_as_it_was() -> None:
 
 
 def test_a_job_that_has_gone_on_is_still_the_same_job() -> None:
-    record = {**JOB.record(), "state": "failed", "last_chunk": "7", "error": "it broke"}
+    record = {
+        **JOB.record(),
+        "state": "failed",
+        "last_chunk": "7",
+        "error": "it broke",
+        "ended_at": "1700000009.500",
+    }
     assert read_job("cam-1", record) == JOB
-    assert read_status(record) == JobStatus(state="failed", last_chunk=7, error="it broke")
+    status = JobStatus(state="failed", last_chunk=7, error="it broke", ended_at=1_700_000_009.5)
+    assert read_status(record) == status
 
 
-def test_a_new_job_is_running() -> None:
-    assert read_status(JOB.record()) == JobStatus(state="running", last_chunk=None, error=None)
+def test_what_a_record_does_not_say_has_its_default() -> None:
+    record = {name: JOB.record()[name] for name in ("spec", "questions")}
+    job = read_job("cam-1", record)
+    assert (job.tenant, job.created_at) == (LOCAL, 0.0)
+    assert read_status(record).state == "queued"
 
 
-@pytest.mark.parametrize("state", ["running", "ended", "failed"])
+def test_a_job_that_chooses_nothing_has_the_settings_of_the_service() -> None:
+    settings = Settings(source=SourceSettings(fps=1), pipeline=())
+    assert settings.job == JobSettings(source=SourceSettings(fps=1), pipeline=())
+    assert Settings().job == JobSettings()
+
+
+def test_questions_may_change_while_the_job_runs() -> None:
+    changed = (*JOB.questions[1:], Question(id="new", prompt="Noch etwas?"))
+    record = JOB.record() | {"questions": encode_questions(changed)}
+    assert read_questions(record) == changed
+    assert read_job("cam-1", record).questions == changed
+
+
+def test_a_new_job_is_queued() -> None:
+    assert read_status(JOB.record()) == JobStatus(state="queued", last_chunk=None, error=None)
+
+
+@pytest.mark.parametrize("state", ["queued", "running", "ended", "failed"])
 def test_states_are_read(state: str) -> None:
-    assert read_status({"state": state}).state == state
+    status = read_status({"state": state})
+    assert status.state == state
+    assert status.finished is (state in ("ended", "failed"))
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [("queued", "paused"), ("running", "paused"), ("ended", "ended"), ("failed", "failed")],
+)
+def test_a_job_that_is_not_over_may_be_paused(state: str, told: str) -> None:
+    assert read_status({"state": state, "paused": "1"}).state == told
 
 
 def test_no_chunk_at_all_is_not_the_same_as_not_yet() -> None:
@@ -54,34 +102,42 @@ def test_no_chunk_at_all_is_not_the_same_as_not_yet() -> None:
 
 def spec(**changes: Any) -> dict[str, str]:
     whole = json.loads(JOB.record()["spec"]) | changes
-    return {"spec": json.dumps({k: v for k, v in whole.items() if v is not None})}
+    given = {k: v for k, v in whole.items() if v is not None}
+    return JOB.record() | {"spec": json.dumps(given)}
+
+
+def questions(text: str) -> dict[str, str]:
+    return JOB.record() | {"questions": text}
 
 
 MALFORMED = {
     "no_spec": {"state": "running"},
-    "no_json": {"spec": "{"},
-    "no_object": {"spec": "[1]"},
-    "null": {"spec": "null"},
+    "no_json": JOB.record() | {"spec": "{"},
+    "no_object": JOB.record() | {"spec": "[1]"},
+    "null": JOB.record() | {"spec": "null"},
     "no_url": spec(url=None),
-    "no_questions": spec(questions=None),
-    "a_number_of_questions": spec(questions=3),
-    "questions_of_text": spec(questions=["What?"]),
-    "a_question_without_prompt": spec(questions=[{"id": "one"}]),
-    "a_question_with_more": spec(questions=[{"id": "one", "prompt": "What?", "when": "never"}]),
+    "no_questions": {name: v for name, v in JOB.record().items() if name != "questions"},
+    "questions_without_json": questions("["),
+    "a_number_of_questions": questions("3"),
+    "questions_of_text": questions('["What?"]'),
+    "a_question_without_prompt": questions('[{"id": "one"}]'),
+    "a_question_with_more": questions('[{"id": "one", "prompt": "What?", "when": "never"}]'),
     "settings_of_text": spec(settings="default"),
-    "settings_out_of_bounds": spec(settings={"source": {"fps": -1}, "queue": {"ahead": 0}}),
+    "settings_out_of_bounds": spec(settings={"source": {"fps": -1, "ahead": 0}}),
     "settings_of_a_newer_version": spec(settings={"sauce": {"fps": 1}}),
+    "settings_that_are_not_a_jobs": spec(settings={"queue": {"url": "redis://h"}}),
+    "no_time": JOB.record() | {"created_at": "yesterday"},
 }
 
 
 @pytest.mark.parametrize("record", MALFORMED.values(), ids=MALFORMED)
 def test_a_malformed_record_is_refused_by_name(record: dict[str, str]) -> None:
-    with pytest.raises(QueueError, match=r"^the record of job cam-1 is malformed: .") as caught:
+    with pytest.raises(WireError, match=r"^the record of job cam-1 is malformed: .") as caught:
         read_job("cam-1", record)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("last", ["", "seven", "1.5"])
 def test_a_malformed_progress_is_refused(last: str) -> None:
-    with pytest.raises(QueueError, match="last_chunk"):
+    with pytest.raises(WireError, match="last_chunk"):
         read_status({"state": "running", "last_chunk": last})

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from streamer.adapters.memory_queue import MemoryQueue
-from streamer.adapters.queue import MAX_BLOCK_S, Entry, Queue
-from streamer.errors import QueueError, StreamGone, WriterReplaced
+from streamer.adapters.queue import MAX_BLOCK_S, Entry, Queue, Room
+from streamer.errors import NoRoom, QueueError, StreamGone, WriterReplaced
 
 RECORD = {"url": "file:a.mp4", "state": "queued"}
 
@@ -53,11 +53,137 @@ class QueueContract:
         assert queue.update_job(job, {"state": "running", "lag": "1"})
         assert queue.job(job) == RECORD | {"state": "running", "lag": "1"}
 
+    def test_an_update_removes_what_it_gives_as_nothing(self, queue: Queue, job: str) -> None:
+        queue.update_job(job, {"paused": "1", "error": "it broke"})
+        assert queue.update_job(job, {"paused": "", "state": "running", "never": ""})
+        assert queue.job(job) == RECORD | {"state": "running", "error": "it broke"}
+        assert queue.update_job(job, {"error": ""})
+        assert queue.job(job) == RECORD | {"state": "running"}
+
+    def test_an_update_removes_nothing_else(self, queue: Queue) -> None:
+        queue.create_job("cam", RECORD | {"note": ""})
+        queue.update_job("cam", {"state": "running"})
+        assert queue.job("cam") == RECORD | {"note": "", "state": "running"}
+
+    def test_a_change_is_made_from_what_is_there(self, queue: Queue, job: str) -> None:
+        def swap(record: dict[str, str]) -> dict[str, str]:
+            assert record == RECORD
+            record["url"] = "a copy"
+            return {"state": record["state"] + "!", "url": ""}
+
+        assert queue.change_job(job, swap)
+        assert queue.job(job) == {"state": "queued!"}
+        assert not queue.change_job("nobody", swap)
+        assert queue.job("nobody") is None
+
+    def test_a_change_that_fails_changes_nothing(self, queue: Queue, job: str) -> None:
+        def refuse(record: dict[str, str]) -> dict[str, str]:
+            raise LookupError("no such question")
+
+        with pytest.raises(LookupError, match="no such question"):
+            queue.change_job(job, refuse)
+        with pytest.raises(ValueError, match="needs"):
+            queue.change_job(job, lambda record: {})
+        assert queue.job(job) == RECORD
+        assert queue.update_job(job, {"state": "running"})
+
+    def test_changes_of_many_are_all_kept(self, queue: Queue, job: str) -> None:
+        def count(record: dict[str, str]) -> dict[str, str]:
+            return {"count": str(int(record.get("count", "0")) + 1)}
+
+        with ThreadPoolExecutor(4) as pool:
+            done = list(pool.map(lambda _: queue.change_job(job, count), range(20)))
+        assert all(done)
+        assert queue.job(job) == RECORD | {"count": "20"}
+
+    def test_the_records_of_many_are_read_at_once(self, queue: Queue, job: str) -> None:
+        queue.create_job("other", {"name": "grün"})
+        assert queue.records([]) == {}
+        assert queue.records(["other", "nobody", job]) == {"other": {"name": "grün"}, job: RECORD}
+        assert queue.records(iter([job])) == {job: RECORD}
+
+    def test_a_job_is_active_until_it_finishes(self, queue: Queue, job: str) -> None:
+        assert queue.create_job("b", RECORD, tenant="ann")
+        assert queue.active() == {job: "local", "b": "ann"}
+        queue.update_job(job, {"state": "ended"})  # which says nothing
+        assert queue.active() == {job: "local", "b": "ann"}
+        # When it finishes, then its record stays
+        assert queue.finish_job(job, {"state": "failed", "error": "it broke", "url": ""})
+        assert queue.active() == {"b": "ann"}
+        assert queue.job(job) == {"state": "failed", "error": "it broke"}
+        assert queue.jobs() == ["b", job]
+        # And to finish it again does no harm
+        assert queue.finish_job(job, {"state": "ended"})
+        assert queue.active() == {"b": "ann"}
+        # When it is deleted, then it is not active either
+        queue.delete_job("b")
+        assert queue.active() == {}
+        assert not queue.finish_job("b", {"state": "ended"})
+        assert queue.job("b") is None
+
+    def test_no_more_jobs_than_there_is_room_for(self, queue: Queue) -> None:
+        room = Room(jobs=2)
+        assert queue.create_job("a", RECORD, room=room)
+        assert queue.create_job("b", RECORD, tenant="ann", room=room)
+        with pytest.raises(NoRoom, match="2 jobs are running, and no more fit"):
+            queue.create_job("c", RECORD, room=room)
+        # then nothing was made
+        assert queue.jobs() == ["a", "b"]
+        assert queue.job("c") is None
+        with pytest.raises(StreamGone):
+            queue.last("c", "tokens")
+        # who is there already is there, room or not
+        assert not queue.create_job("a", RECORD, room=room)
+        # a job without bounds is made
+        assert queue.create_job("d", RECORD)
+        # When jobs end or go, then there is room again
+        queue.finish_job("a", {"state": "ended"})
+        with pytest.raises(NoRoom):
+            queue.create_job("c", RECORD, room=room)
+        queue.delete_job("b")
+        assert queue.create_job("c", RECORD, room=room)
+        assert queue.active() == {"c": "local", "d": "local"}
+
+    def test_no_more_jobs_of_a_tenant_than_it_may_have(self, queue: Queue) -> None:
+        room = Room(jobs=3, of_tenant=2)
+        assert queue.create_job("a1", RECORD, tenant="ann", room=room)
+        assert queue.create_job("a2", RECORD, tenant="ann", room=room)
+        with pytest.raises(NoRoom):
+            queue.create_job("a3", RECORD, tenant="ann", room=room)
+        assert queue.create_job("b1", RECORD, tenant="bob", room=room)
+        with pytest.raises(NoRoom):
+            queue.create_job("b2", RECORD, tenant="bob", room=room)
+        queue.finish_job("a1", {"state": "ended"})
+        assert queue.create_job("b2", RECORD, tenant="bob", room=room)
+
+    def test_where_there_is_no_room_none_is_made(self, queue: Queue) -> None:
+        for room in (Room(jobs=0), Room(of_tenant=0)):
+            with pytest.raises(NoRoom):
+                queue.create_job("a", RECORD, room=room)
+        assert queue.jobs() == []
+
+    @pytest.mark.parametrize("room", [Room(jobs=5), Room(of_tenant=5)], ids=["all", "tenant"])
+    def test_of_many_that_come_at_once_as_many_get_in_as_there_is_room_for(
+        self, queue: Queue, room: Room
+    ) -> None:
+        def create(n: int) -> bool:
+            try:
+                return queue.create_job(f"job-{n}", RECORD, room=room)
+            except NoRoom:
+                return False
+
+        with ThreadPoolExecutor(8) as pool:
+            made = list(pool.map(create, range(24)))
+        assert made.count(True) == 5
+        assert len(queue.jobs()) == len(queue.active()) == 5
+
     def test_a_deleted_job_is_gone_and_stays_gone(self, queue: Queue, job: str) -> None:
         queue.append(job, "tokens", 1, numbered(1))
         queue.delete_job(job)
         queue.delete_job(job)
         assert not queue.update_job(job, {"state": "running"})
+        assert not queue.finish_job(job, {"state": "running"})
+        assert queue.records([job]) == {}
         for call in (
             lambda: queue.append(job, "tokens", 2, numbered(2)),
             lambda: queue.read(job, "tokens", after=0),
@@ -86,6 +212,9 @@ class QueueContract:
             lambda: queue.create_job(job_id, RECORD),
             lambda: queue.job(job_id),
             lambda: queue.update_job(job_id, RECORD),
+            lambda: queue.finish_job(job_id, RECORD),
+            lambda: queue.change_job(job_id, lambda record: RECORD),
+            lambda: queue.records([job_id]),
             lambda: queue.delete_job(job_id),
             lambda: queue.last(job_id, "tokens"),
             lambda: queue.append(job_id, "tokens", 1, numbered(1)),
@@ -100,11 +229,15 @@ class QueueContract:
             lambda: queue.append(job, "tokens", 1, {}),
             lambda: queue.create_job("other", {}),
             lambda: queue.update_job(job, {}),
+            lambda: queue.finish_job(job, {}),
             lambda: queue.read(job, "tokens", after=0, count=0),
             lambda: queue.read(job, "tokens", after=0, block_s=MAX_BLOCK_S + 1),
+            lambda: queue.read_any("tokens", {job: 0}, count=0),
+            lambda: queue.read_any("tokens", {job: 0}, block_s=-1.0),
         ):
             with pytest.raises(ValueError, match=r"must be|needs"):
                 call()
+        assert queue.active() == {job: "local"}
 
     def test_entries_come_back_in_order(self, queue: Queue, job: str) -> None:
         for number in (1, 2, 5, 9):  # a replaced writer's numbers may be missing
@@ -172,6 +305,44 @@ class QueueContract:
             with pytest.raises(StreamGone):
                 answer.result(5)
 
+    def test_many_streams_are_read_in_one_call(self, queue: Queue, job: str) -> None:
+        # Given three jobs with different streams, and one that was deleted
+        for name, last in {"b": 3, "c": 1, "gone": 2}.items():
+            queue.create_job(name, RECORD)
+            for number in range(1, last + 1):
+                queue.append(name, "tokens", number, numbered(number))
+        queue.delete_job("gone")
+        after = {job: 0, "b": 0, "c": 1, "gone": 0, "nobody": 5}
+
+        def found(count: int = 1, block_s: float = 0.0) -> dict[str, list[int]]:
+            entries = queue.read_any("tokens", after, count=count, block_s=block_s)
+            return {name: numbers(some) for name, some in entries.items()}
+
+        # Then those with entries are told, each from its own place, and no more than asked for
+        assert found() == {"b": [1]}
+        assert found(count=2) == {"b": [1, 2]}
+        assert found(count=9, block_s=0.5) == {"b": [1, 2, 3]}
+        queue.append(job, "tokens", 4, numbered(4))
+        after["b"] = 2
+        assert found(count=9) == {job: [4], "b": [3]}
+        assert queue.read_any("tokens", after)["b"][0].where == "job b tokens entry 3"
+        assert queue.read_any("events", after) == {}
+        assert queue.read_any("tokens", {}) == {}
+        assert queue.read_any("tokens", {"gone": 0}, block_s=0.02) == {}
+
+    def test_a_reader_of_many_waits_for_the_first(self, queue: Queue, job: str) -> None:
+        queue.create_job("other", RECORD)
+        after = {job: 0, "other": 0}
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(queue.read_any, "tokens", after, block_s=5.0)
+            time.sleep(0.05)  # so that the wait has begun; right in either case
+            queue.append("other", "tokens", 1, numbered(1))
+            found = answer.result(8)
+        assert {name: numbers(entries) for name, entries in found.items()} == {"other": [1]}
+
+    def test_a_wait_for_many_ends(self, queue: Queue, job: str) -> None:
+        assert queue.read_any("tokens", {job: 0}, block_s=0.02) == {}
+
     def test_rivals_write_each_entry_once(self, queue: Queue, job: str) -> None:
         def rival(_: int) -> int:
             answers = [queue.append(job, "events", n, numbered(n)) for n in range(1, 101)]
@@ -193,6 +364,21 @@ class QueueContract:
         assert queue.job(job) == RECORD | {f"n{n}": "1" for n in range(20)}
 
 
+@pytest.mark.parametrize(
+    ("room", "left"),
+    [
+        (Room(), None),
+        (Room(jobs=5), 2),
+        (Room(of_tenant=5), 4),
+        (Room(jobs=5, of_tenant=2), 1),
+        (Room(jobs=3), 0),
+        (Room(jobs=1, of_tenant=9), 0),
+    ],
+)
+def test_room_says_how_many_more_fit(room: Room, left: int | None) -> None:
+    assert room.left({"a": "ann", "b": "bob", "c": "bob"}, "ann") == left
+
+
 class TestMemoryQueue(QueueContract):
     @pytest.fixture
     def queue(self) -> Queue:
@@ -205,6 +391,9 @@ class TestMemoryQueue(QueueContract):
         queue.append("cam", "tokens", 1, fields)
         record.clear()
         fields.clear()
+        queue.active().clear()
+        queue.records(["cam"])["cam"].clear()
         queue.read("cam", "tokens", after=0)[0].fields.clear()
         assert queue.job("cam") == RECORD
         assert numbers(queue.read("cam", "tokens", after=0)) == [1]
+        assert queue.active() == {"cam": "local"}

@@ -9,7 +9,8 @@ from transformers import DynamicCache
 
 from operators import RLT
 from streamer.core.pipeline import Pipeline
-from streamer.language.session import Ask, Session, answer
+from streamer.language.decoding import Ask, answer
+from streamer.language.session import Session
 from streamer.model import VideoModel
 from streamer.wire import TokenChunk
 from tests.unit.streamer.tiny import moving_square, tiny_model

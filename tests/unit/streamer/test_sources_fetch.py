@@ -2,14 +2,14 @@
 
 import base64
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import httpx
 import pytest
 
 from streamer.errors import SourceError
 from streamer.sources import Limits, redact
-from streamer.sources.fetch import HttpFile, local_path
+from streamer.sources.fetch import Fetcher, HttpFile
+from streamer.sources.url import http_url
 
 BODY = bytes(range(256)) * 4000
 
@@ -36,50 +36,6 @@ def test_redact_shows_no_credentials(url: str, shown: str) -> None:
     assert redact(url) == shown
 
 
-def test_local_path_of_paths_and_file_urls(tmp_path: Path) -> None:
-    clip = tmp_path / "talk: part 1.mp4"
-    clip.write_bytes(b"x")
-    assert local_path(str(clip)) == clip
-    assert local_path(clip.as_uri()) == clip
-    assert local_path("http://h/x.mp4") is None
-
-
-def test_a_name_with_a_colon_is_a_file_when_it_exists(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "talk: part 1.mp4").write_bytes(b"x")
-    monkeypatch.chdir(tmp_path)
-    assert local_path("talk: part 1.mp4") == tmp_path / "talk: part 1.mp4"
-
-
-@pytest.mark.parametrize(
-    ("url", "match"),
-    [
-        (
-            "rtsp://user:pass@cam/live",
-            r"^rtsp://cam/live: 'rtsp' is not supported; use a file path",
-        ),
-        ("concat:/etc/passwd|/etc/hosts", "'concat' is not supported"),
-        ("data:video/mp4;base64,AAAA", "'data' is not supported"),
-        ("file://server/x.mp4", "a file on host 'server'"),
-        ("/nowhere/x.mp4", r"/nowhere/x.mp4: cannot be opened \(No such file"),
-        ("/dev/null", "is not a regular file"),
-        ("/", "is a folder"),
-        ("a\0b", "cannot be opened"),
-        ("", "is a folder|cannot be opened"),
-    ],
-)
-def test_local_path_fails(url: str, match: str) -> None:
-    with pytest.raises(SourceError, match=match):
-        local_path(url)
-
-
-def test_an_empty_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "x.mp4").touch()
-    with pytest.raises(SourceError, match=r"x\.mp4: the file is empty \(0 bytes\)"):
-        local_path(str(tmp_path / "x.mp4"))
-
-
 def serve(request: httpx.Request) -> httpx.Response:
     """A server that knows ranges."""
     first = int(request.headers["range"].removeprefix("bytes=").removesuffix("-"))
@@ -103,7 +59,8 @@ def opened(
     url: str = "http://h/x.mp4",
     limits: Limits | None = None,
 ) -> HttpFile:
-    return HttpFile(url, limits or Limits(), httpx.MockTransport(answer))
+    fetcher = Fetcher(limits or Limits(), httpx.MockTransport(answer))
+    return HttpFile(http_url(url), fetcher, shown=redact(url))
 
 
 def test_reads_and_seeks() -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import groupby
 
 import numpy as np
 import pytest
 
 from streamer.actors.decode import End, Failure
-from streamer.actors.tokenize import TokenizeWorker
+from streamer.actors.tokenize import LOOK_S, TokenizeWorker, Tokenizing, encoder_for
 from streamer.adapters.clock import ManualClock
+from streamer.adapters.memory_queue import MemoryQueue
+from streamer.adapters.queue import Queue
 from streamer.errors import SourceError, StreamGone, WriterReplaced
-from streamer.jobs import read_status
+from streamer.jobs import Job, read_status
 from streamer.model import VideoModel
 from streamer.types import FrameChunk
-from streamer.wire import TokenChunk
+from streamer.wire import TokenChunk, decode
+from streamer.workers import Progress
 from tests.unit.streamer.fakes import (
     JOB,
     FakeDecoder,
@@ -23,8 +28,10 @@ from tests.unit.streamer.fakes import (
     RememberingQueue,
     a_job,
     decoded,
+    placed,
     same_chunk,
     tokenizer_of,
+    work_off,
     write_events,
 )
 from tests.unit.streamer.tiny import chunks_of, moving_square, tiny_model
@@ -35,10 +42,17 @@ def model() -> VideoModel:
     return tiny_model()
 
 
-def run(worker: TokenizeWorker) -> None:
+def run(tokenizing: Tokenizing) -> None:
     """To the end, with a caption side that keeps up."""
-    while worker.step():
-        write_events(worker.queue, worker.job, upto=worker.number - 1)
+    while tokenizing.step():
+        write_events(tokenizing.queue, tokenizing.job, upto=tokenizing.number - 1)
+
+
+def write_one(tokenizing: Tokenizing) -> None:
+    """The next entry, after taking up those that are written."""
+    before = tokenizing.number
+    while tokenizing.number == before:
+        assert tokenizing.step()
 
 
 def eventful() -> list[FrameChunk]:
@@ -81,7 +95,7 @@ def test_chunks_are_numbered_contiguous_and_i_then_p(model: VideoModel) -> None:
     assert all(h.written_at == clock.now() for h in heads)
     assert {h.job for h in heads} == {JOB}
     status = read_status(queue.job(JOB) or {})
-    assert (status.state, status.last_chunk, status.error) == ("running", 4, None)
+    assert (status.state, status.last_chunk, status.error) == ("queued", 4, None)
 
 
 def test_what_is_missing_has_entries_of_its_own(model: VideoModel) -> None:
@@ -134,9 +148,10 @@ def test_two_crashes_in_long_groups_change_nothing(model: VideoModel, steps: int
     job, queue, whole = a_job(keyframes={"interval_s": 6.0}), RememberingQueue(), RememberingQueue()
     run(tokenizer_of(model, job, decoder, whole))
     for _ in range(2):
-        worker = tokenizer_of(model, job, decoder, queue)
+        tokenizing = tokenizer_of(model, job, decoder, queue)
         for _ in range(steps):
-            worker.step()
+            if tokenizing.number <= 6:
+                write_one(tokenizing)
     run(tokenizer_of(model, job, decoder, queue))
     assert [c.head.kind for c in decoded(whole)] == ["I", "P", "P", "I", "P", "P"]
     for chunk, expected in zip(decoded(queue), decoded(whole), strict=True):
@@ -169,31 +184,38 @@ def test_a_replaced_writer_stops_when_its_place_is_trimmed(model: VideoModel) ->
 @pytest.mark.parametrize("ahead", [1, 3])
 def test_a_file_waits_for_its_captions(model: VideoModel, ahead: int) -> None:
     # Given a caption side that has said nothing
-    job, queue, clock = a_job(queue={"ahead": ahead}), RememberingQueue(), ManualClock()
-    worker = tokenizer_of(model, job, FakeDecoder(eventful(), MISSING), queue, clock)
-    # When the worker is asked again and again
+    job, queue, clock = a_job(source={"ahead": ahead}), RememberingQueue(), ManualClock()
+    tokenizing = tokenizer_of(model, job, FakeDecoder(eventful(), MISSING), queue, clock)
+    # When it is asked again and again
     for _ in range(10):
-        assert worker.step()
-    # Then it is `ahead` chunks ahead, and slept
+        if tokenizing.ready():
+            assert tokenizing.step()
+    # Then it is `ahead` chunks ahead
     assert queue.last(JOB, "tokens") == ahead
-    assert clock.monotonic() > 0
     # When captions come one by one, then never more than `ahead` wait, not even at a gap
     for said in range(1, 9 - ahead):
         write_events(queue, job, upto=said)
+        assert not tokenizing.ready()  # it does not look all the time
+        clock.advance(2 * LOOK_S)
         for _ in range(3):
-            worker.step()
+            if tokenizing.ready():
+                tokenizing.step()
         assert queue.last(JOB, "tokens") == said + ahead
 
 
 def test_a_worker_that_takes_over_is_not_ahead_of_what_was_said(model: VideoModel) -> None:
-    job, queue, decoder = a_job(queue={"ahead": 2}), RememberingQueue(), FakeDecoder(eventful())
+    job, queue, decoder = a_job(source={"ahead": 1}), RememberingQueue(), FakeDecoder(eventful())
     first = tokenizer_of(model, job, decoder, queue)
     for said in (1, 2):
+        assert first.ready()
         first.step()
         write_events(queue, job, upto=said)
     second = tokenizer_of(model, job, decoder, queue)
-    second.step()
+    for _ in range(3):  # two that are written, and a new one
+        assert second.ready()
+        second.step()
     assert queue.last(JOB, "tokens") == 3
+    assert not second.ready()
 
 
 def test_groups_that_were_said_are_trimmed(model: VideoModel) -> None:
@@ -214,7 +236,7 @@ def test_a_worker_that_takes_over_goes_on_trimming(model: VideoModel) -> None:
     job, queue = a_job(keyframes={"interval_s": 4.0}), RememberingQueue()
     decoder = FakeDecoder(chunks_of(moving_square(32)))
     for number in range(1, 9):
-        tokenizer_of(model, job, decoder, queue).step()
+        write_one(tokenizer_of(model, job, decoder, queue))
         write_events(queue, job, upto=number)
     assert queue.first(JOB, "tokens") == 5
     assert [c.head.kind for c in decoded(queue)] == ["I", "P"] * 4
@@ -287,7 +309,227 @@ def test_a_source_that_cannot_be_read_again_is_named(model: VideoModel) -> None:
     worker.step()
     # Then a new worker says so
     with pytest.raises(SourceError, match=r"cannot be read again from 2 s: it ends before"):
-        tokenizer_of(model, a_job(), FakeDecoder(chunks_of(moving_square(4))), queue)
+        run(tokenizer_of(model, a_job(), FakeDecoder(chunks_of(moving_square(4))), queue))
     gone = FakeDecoder([], Failure(reason="no such file"))
     with pytest.raises(SourceError, match=r"cannot be read again from 0 s: no such file"):
-        tokenizer_of(model, a_job(), gone, queue)
+        run(tokenizer_of(model, a_job(), gone, queue))
+
+
+# Many jobs
+
+
+class Waited:
+    """Counts how often there was nothing to do."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def __call__(self) -> None:
+        self.times += 1
+
+
+def worker_of(
+    model: VideoModel,
+    queue: Queue,
+    decoders: Mapping[str, FakeDecoder],
+    *,
+    clock: ManualClock | None = None,
+    wait: Callable[[], None] = Waited(),  # noqa: B008  # nobody looks at it
+) -> TokenizeWorker:
+    return TokenizeWorker(
+        queue,
+        clock or ManualClock(),
+        decoder_of=lambda job: decoders[job.id],
+        encoder_of=lambda job: encoder_for(model, job),
+        wait=wait,
+    )
+
+
+def created(queue: Queue, *jobs: Job) -> None:
+    for job in jobs:
+        queue.create_job(job.id, job.record(), tenant=job.tenant)
+
+
+def clips(*jobs: Job, frames: int = 24) -> dict[str, FakeDecoder]:
+    """A source of its own for each."""
+    return {job.id: FakeDecoder(chunks_of(moving_square(frames))) for job in jobs}
+
+
+def test_jobs_side_by_side_have_what_each_has_alone(model: VideoModel) -> None:
+    # Given three jobs with sources of different length
+    jobs = [a_job(id=id) for id in "abc"]
+    decoders = {
+        job.id: FakeDecoder(chunks_of(moving_square(frames)))
+        for job, frames in zip(jobs, (24, 7, 16), strict=True)
+    }
+    queue = MemoryQueue()
+    created(queue, *jobs)
+    # When one worker tokenizes all of them
+    work_off(worker_of(model, queue, decoders), *jobs)
+    # Then nobody can tell
+    for job in jobs:
+        alone = RememberingQueue()
+        run(tokenizer_of(model, job, decoders[job.id], alone))
+        chunks = [decode(e.fields) for e in queue.read(job.id, "tokens", after=0)]
+        for chunk, expected in zip(chunks, decoded(alone), strict=True):
+            assert same_chunk(chunk, expected)
+        last = read_status(queue.job(job.id) or {}).last_chunk
+        assert last == len(chunks)
+        assert decoders[job.id].closed
+
+
+def test_twelve_jobs_of_one_tenant_wait_for_one_of_another(model: VideoModel) -> None:
+    # Given a tenant with twelve cameras, and one with one
+    crowd = [a_job(id=f"a{n:02}", tenant="crowd") for n in range(12)]
+    single = a_job(id="b", tenant="single")
+    queue = MemoryQueue()
+    created(queue, *crowd, single)
+    worker = worker_of(model, queue, clips(*crowd, single))
+    worker.take(placed(*crowd, single))
+    # When all have work, then both have as many turns, and the cameras as many among themselves
+    for _ in range(12):
+        assert worker.work()
+        assert worker.backlog == 12
+    done = {job.id: queue.last(job.id, "tokens") for job in (*crowd, single)}
+    assert done.pop("b") == 6
+    assert sorted(done.values()) == [0] * 6 + [1] * 6
+
+
+def test_a_paused_job_does_not_advance(model: VideoModel) -> None:
+    # Given two jobs, one of which is paused
+    one, other = a_job(id="one"), a_job(id="other")
+    queue, waited = MemoryQueue(), Waited()
+    created(queue, one, other)
+    worker = worker_of(model, queue, clips(one, other, frames=8), wait=waited)
+    worker.take({**placed(one, paused=True), **placed(other)})
+    # Then the other comes to its end, and it stays
+    while worker.work():
+        pass
+    assert (queue.last("one", "tokens"), queue.last("other", "tokens")) == (0, 2)
+    assert waited.times == 1
+    assert worker.backlog == 0
+    # When it is resumed, then it goes on
+    work_off(worker, one, other)
+    assert queue.last("one", "tokens") == 2
+
+
+def test_what_is_written_is_taken_up_before_there_is_more(model: VideoModel) -> None:
+    # Given a job three chunks of which are written, and a worker that takes its place
+    job, queue = a_job(), RememberingQueue()
+    decoders = clips(job)
+    first = tokenizer_of(model, job, decoders[JOB], queue)
+    for _ in range(3):
+        write_one(first)
+    worker = worker_of(model, queue, decoders)
+    worker.take(placed(job))
+    # When it works, then three pieces of its work write nothing
+    for _ in range(3):
+        assert worker.runs[JOB].replay
+        assert worker.work()
+        assert (queue.last(JOB, "tokens"), worker.meter.chunks) == (3, 0)
+        assert worker.progress[JOB] == Progress(chunk=3, t1=6.0)
+    # And the next one does
+    assert worker.work()
+    assert (queue.last(JOB, "tokens"), worker.meter.chunks) == (4, 1)
+    assert worker.progress[JOB] == Progress(chunk=4, t1=8.0)
+    assert worker.meter.steps == 4
+
+
+def test_a_job_whose_pictures_are_not_there_holds_nobody_up(model: VideoModel) -> None:
+    slow, quick = a_job(id="slow"), a_job(id="quick")
+    queue, waited = MemoryQueue(), Waited()
+    created(queue, slow, quick)
+    decoders = clips(slow, quick, frames=8)
+    worker = worker_of(model, queue, decoders, wait=waited)
+    decoders["slow"].is_ready = False
+    worker.take(placed(slow, quick))
+    while worker.work():
+        pass
+    assert (queue.last("slow", "tokens"), queue.last("quick", "tokens")) == (0, 2)
+    # nothing to do: it waited for the decoders, not for a time of its own
+    assert waited.times == 1
+    decoders["slow"].is_ready = True
+    assert worker.work()
+    assert queue.last("slow", "tokens") == 1
+
+
+def test_a_moved_job_is_decoded_elsewhere(model: VideoModel) -> None:
+    job, queue = a_job(), MemoryQueue()
+    created(queue, job)
+    decoders = clips(job)
+    worker = worker_of(model, queue, decoders)
+    worker.take(placed(job, decode=None))
+    worker.take(placed(job))
+    worker.take(placed(job, decode="decode-2"))
+    asked = [name for name, _ in groupby(decoders[JOB].used)]
+    assert asked == [None, "decode-1", "decode-2"]
+    # When it is another worker's job, then its source is let go
+    worker.take({})
+    assert decoders[JOB].closed
+    assert worker.runs == {}
+
+
+def test_a_source_that_cannot_be_read_again_fails_its_job_alone(model: VideoModel) -> None:
+    # Given two jobs with two chunks each, and a worker that finds one of the files shortened
+    bad, good = a_job(id="bad"), a_job(id="good")
+    queue = MemoryQueue()
+    decoders = clips(bad, good, frames=12)
+    for job in (bad, good):
+        tokenizing = tokenizer_of(model, job, decoders[job.id], queue)
+        write_one(tokenizing)
+        write_one(tokenizing)
+    decoders["bad"].chunks = decoders["bad"].chunks[:1]
+    # When it works, then the one job ends where it is, with a sentence
+    work_off(worker_of(model, queue, decoders), bad, good)
+    status = read_status(queue.job("bad") or {})
+    assert status.last_chunk == 2
+    assert status.error == "the source cannot be read again from 2 s: it ends before"
+    # And the other has all its chunks
+    status = read_status(queue.job("good") or {})
+    assert (status.last_chunk, status.error) == (3, None)
+
+
+def test_settings_that_cannot_be_met_fail_their_job_alone(model: VideoModel) -> None:
+    bad = a_job(id="bad", pipeline=({"name": "nonesuch"},))
+    good = a_job(id="good")
+    queue = MemoryQueue()
+    created(queue, bad, good)
+    work_off(worker_of(model, queue, clips(bad, good, frames=8)), bad, good)
+    status = read_status(queue.job("bad") or {})
+    assert status.last_chunk == 0
+    assert status.error is not None
+    assert "nonesuch" in status.error
+    assert read_status(queue.job("good") or {}).last_chunk == 2
+
+
+def test_a_token_stream_that_cannot_be_read_fails_its_job_alone(model: VideoModel) -> None:
+    bad, good = a_job(id="bad"), a_job(id="good")
+    queue = MemoryQueue()
+    created(queue, bad, good)
+    queue.append("bad", "tokens", 1, {"head": b"{"})
+    work_off(worker_of(model, queue, clips(bad, good, frames=8)), bad, good)
+    assert read_status(queue.job("bad") or {}).last_chunk == 1
+    assert "job bad tokens entry 1: head is not JSON" in (queue.job("bad") or {})["error"]
+    assert read_status(queue.job("good") or {}).last_chunk == 2
+
+
+def test_a_source_that_ended_is_not_taken_up_again(model: VideoModel) -> None:
+    job, queue = a_job(), MemoryQueue()
+    created(queue, job)
+    decoders = clips(job, frames=8)
+    work_off(worker_of(model, queue, decoders), job)
+    again = worker_of(model, queue, {})
+    again.take(placed(job))
+    assert again.runs == {}
+
+
+def test_a_deleted_job_is_let_go(model: VideoModel) -> None:
+    gone, other = a_job(id="gone"), a_job(id="other")
+    queue = MemoryQueue()
+    created(queue, gone, other)
+    worker = worker_of(model, queue, clips(gone, other, frames=8))
+    worker.take(placed(gone, other))
+    queue.delete_job("gone")
+    work_off(worker, gone, other)
+    assert queue.jobs() == ["other"]
+    assert read_status(queue.job("other") or {}).last_chunk == 2

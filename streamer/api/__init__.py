@@ -1,0 +1,1 @@
+"""The HTTP side: stateless, knows only Redis."""

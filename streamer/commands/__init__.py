@@ -1,0 +1,1 @@
+"""The commands: each parses what it is given, calls one function and prints."""

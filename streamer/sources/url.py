@@ -1,0 +1,93 @@
+"""URLs as text: what may be shown of them, and what they lead to."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import httpx
+
+from streamer.errors import SourceError
+
+SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):")
+
+
+def redact(url: str) -> str:
+    """The URL as it may be shown: in one line, without user, password, query and fragment."""
+    return "".join(c if c.isprintable() else "?" for c in _redact(url))
+
+
+def _redact(url: str) -> str:
+    scheme, mark, rest = url.partition("://")
+    if not mark:
+        scheme, mark, rest = url.partition(":")
+        if not mark or not SCHEME.match(url) or os.path.lexists(url):
+            return url
+        mark += "/" * (len(rest) - len(rest.lstrip("/")))
+        rest = rest.lstrip("/")
+    if scheme.lower() == "file" and (rest.startswith("/") or not mark.endswith("//")):
+        return url
+    rest, query, _ = _cut(rest)
+    authority, slash, path = rest.partition("/")
+    if "@" in authority:
+        authority = authority.rpartition("@")[2]
+    elif "@" in path and not re.fullmatch(r"[^:]*(:\d*)?|\[.*\](:\d*)?", authority):
+        authority, slash, path = path.rpartition("@")[2].partition("/")  # a "/" in the password
+    return f"{scheme}{mark}{authority}{slash}{path}{'?…' if query else ''}"
+
+
+def _cut(rest: str) -> tuple[str, str, str]:
+    """Address, and what follows a "?" or "#"."""
+    found = re.search(r"[?#]", rest)
+    return (
+        (rest, "", "") if found is None else (rest[: found.start()], found[0], rest[found.end() :])
+    )
+
+
+def absolute(url: str) -> str:
+    """A path that means the same in every process; URLs stay as they are."""
+    if "://" in url or url.startswith("file:"):
+        return url
+    return str(Path(os.path.expanduser(url)).absolute())  # as it is where there is no such user
+
+
+def http_url(text: str) -> httpx.URL:
+    """A URL that a request can be sent to.
+
+    Raises: SourceError when it is not an http: or https: URL with a host and a port that exists.
+    """
+    try:
+        return _sendable(httpx.URL(text), shown=redact(text))
+    except (httpx.InvalidURL, ValueError) as exc:
+        raise SourceError(f"{redact(text)}: is not a URL; check it") from exc
+
+
+def follow(base: httpx.URL, reference: str) -> httpx.URL:
+    """What a reference in the answer of `base` leads to; credentials stay with their origin.
+
+    Raises: SourceError when that is not an http: or https: URL.
+    """
+    try:
+        target = base.join(reference)
+        target = _sendable(target, shown=redact(str(target)))
+    except (httpx.InvalidURL, ValueError) as exc:
+        raise SourceError(f"{redact(str(base))}: leads to what is not a URL") from exc
+    if target.userinfo or not base.userinfo:
+        return target
+    origin, own = ((url.scheme, url.host, port_of(url)) for url in (base, target))
+    return target.copy_with(userinfo=base.userinfo) if origin == own else target
+
+
+def _sendable(url: httpx.URL, *, shown: str) -> httpx.URL:
+    host = url.host  # raises ValueError for what is no international name
+    if url.scheme not in {"http", "https"} or not host or not 0 < port_of(url) < 65536:
+        raise SourceError(f"{shown}: is not an http: or https: URL; check it")
+    return url
+
+
+def port_of(url: httpx.URL) -> int:
+    """The port that a request goes to."""
+    if url.port is None:
+        return 443 if url.scheme == "https" else 80
+    return url.port
