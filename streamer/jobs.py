@@ -99,11 +99,15 @@ def read_status(record: Mapping[str, str]) -> JobStatus:
     last, ended_at = record.get("last_chunk"), record.get("ended_at")
     if last is not None and not last.isdecimal():
         raise WireError(f"a job's record is malformed: last_chunk {last!r} is not a number")
+    try:
+        ended = float(ended_at) if ended_at else None
+    except ValueError as exc:
+        raise WireError(f"a job's record is malformed: ended_at {ended_at!r}") from exc
     status = JobStatus(
         state="queued",
         last_chunk=int(last) if last is not None else None,
         error=record.get("error"),
-        ended_at=float(ended_at) if ended_at else None,
+        ended_at=ended,
     )
     if state in ("ended", "failed"):
         return replace(status, state="ended" if state == "ended" else "failed")

@@ -39,7 +39,11 @@ def configure(log: LogSettings) -> None:
             structlog.processors.JSONRenderer(ensure_ascii=False),
         ]
         if log.format == "json"
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        else [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
     )
     structlog.configure(
         processors=[

@@ -62,7 +62,7 @@ class WorkerReport:
     latencies: tuple[int, ...] = (0,) * (len(LATENCY_BUCKETS_S) + 1)
     """How many of them fell into each of LATENCY_BUCKETS_S, and beyond; not cumulative."""
     batch: float = 0.0
-    """Mean chunks in one piece of work; 0 before the first."""
+    """Mean number of jobs that a captioner decoded for at once; 0 before the first."""
     jobs: dict[str, Progress] = field(default_factory=dict)
 
 
@@ -71,12 +71,16 @@ class Placement:
     """Which workers carry a job. Written by the controller, read by the workers."""
 
     tenant: str
+    created_at: float = 0.0
+    """The job's: another job of the same id is another job."""
     decode: str | None = None
     tokenize: str | None = None
     caption: str | None = None
     paused: bool = False
     strikes: int = 0
     """Workers that were lost with this job since it last came further."""
+    struck_at: int = 0
+    """Its last captioned chunk when it last lost one."""
 
     def on(self, kind: WorkerKind) -> str | None:
         """The name of its worker of a kind."""

@@ -227,7 +227,7 @@ class CaptionWorker(JobWorker[Captioning]):
         begun = self._join()
         if not self.answering:
             return begun
-        with self.meter.step(), self._together():
+        with self.meter.step(size=len(self.answering)), self._together():
             for (job_id, question), said in self.decoding.step().items():
                 self.answering[job_id][question] = said
         self._end()
@@ -259,7 +259,10 @@ class CaptionWorker(JobWorker[Captioning]):
             for job_id, run in self.runs.items()
             if run.pending and job_id not in active
         }
-        most = self.batch if self.clock.monotonic() >= self.careful_until else 1
+        careful = self.clock.monotonic() < self.careful_until or any(
+            self.placements[job_id].strikes > 1 for job_id in ready
+        )
+        most = 1 if careful else self.batch
         picked = self.turns.pick(ready, most=most, active=active)
         self.backlog = len(ready) - len(picked)
         if not picked:

@@ -85,8 +85,6 @@ class Controller:
         self.clock = clock
         self.watched: dict[str, _Watched] = {}
         self.scalers: dict[WorkerKind, Scaler] = {}
-        self.struck_at: dict[str, int] = {}
-        """Job → its last captioned chunk when it last lost a worker."""
 
     def step(self) -> None:
         """Looks at everything once, and sets right what is not as it should be."""
@@ -100,11 +98,16 @@ class Controller:
         active = self.queue.active()
         records = self.queue.records(active)
         jobs = {job: active[job] for job in sorted(records, key=lambda j: _age(records[j], j))}
-        kept = self._strike({job: placed[job] for job in jobs if job in placed}, lost)
+        there = {job: p for job, p in placed.items() if job in jobs and _same(p, records[job])}
+        kept = self._strike(there, lost)
         wanted = self._wanted(sizes, reports, placed, len(jobs), now)
         pools = {kind: self._pool(kind, wanted[kind], reports, kept) for kind in KINDS}
         target = {
-            job: replace(placement, paused=bool(records[job].get("paused")))
+            job: replace(
+                placement,
+                created_at=_created_at(records[job]),
+                paused=bool(records[job].get("paused")),
+            )
             for job, placement in place(jobs, kept, pools).items()
         }
         self._start_jobs(records, target)
@@ -172,18 +175,16 @@ class Controller:
                 continue
             with suppress(StreamGone):
                 kept[job] = self._struck(job, placement, self.queue.last(job, "events"))
-        self.struck_at = {job: said for job, said in self.struck_at.items() if job in placed}
         return kept
 
     def _struck(self, job: str, placement: Placement, said: int) -> Placement:
-        strikes = placement.strikes + 1 if self.struck_at.get(job) == said else 1
-        self.struck_at[job] = said
+        strikes = placement.strikes + 1 if placement.struck_at == said else 1
         if strikes >= self.settings.workers.strikes:
             reason = f"{strikes} workers were lost at chunk {said + 1}, one after the other"
             log.error("job_failed", job=job, reason=reason)
             fields = {"state": "failed", "error": reason, "ended_at": f"{self.clock.now():.3f}"}
             self.queue.finish_job(job, fields)
-        return replace(placement, strikes=strikes)
+        return replace(placement, strikes=strikes, struck_at=said)
 
     def _wanted(
         self,
@@ -311,6 +312,15 @@ def _number_of(name: str) -> int:
 
 
 def _age(record: Mapping[str, str], job: str) -> tuple[float, str]:
+    return _created_at(record), job
+
+
+def _created_at(record: Mapping[str, str]) -> float:
     with suppress(ValueError):  # who opens the job will say so
-        return float(record.get("created_at", 0)), job
-    return 0.0, job
+        return float(record.get("created_at", 0))
+    return 0.0
+
+
+def _same(placement: Placement, record: Mapping[str, str]) -> bool:
+    """Whether it was placed for this job, not for one of the same id that was deleted."""
+    return placement.created_at == _created_at(record)

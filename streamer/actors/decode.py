@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from streamer.core.chunker import Chunker
@@ -71,7 +72,7 @@ class DecodeWorker:
 
         Reading on where the last call ended is cheap; any other place is sought.
         """
-        with self._lock(reading.job):
+        with self._alone(reading.job):
             try:
                 held = self.open.get(reading.job)
                 if held is None or abs(held.next_s - start_s) > 1e-6:
@@ -90,9 +91,9 @@ class DecodeWorker:
 
     def close(self, job: str) -> None:
         """Lets go of a job's source."""
-        with self._lock(job):
+        with self._alone(job):
             self._let_go(job)
-        self._locks.pop(job, None)
+            self._locks.pop(job, None)
 
     def close_idle(self, idle_s: float) -> None:
         """Lets go of the sources that nobody read for so long; a later read opens them again."""
@@ -105,8 +106,15 @@ class DecodeWorker:
         """Per job, where its next chunk begins."""
         return {job: Progress(chunk=0, t1=held.next_s) for job, held in list(self.open.items())}
 
-    def _lock(self, job: str) -> threading.Lock:
-        return self._locks.setdefault(job, threading.Lock())
+    @contextmanager
+    def _alone(self, job: str) -> Iterator[None]:
+        """One thread at a time for a job. A lock is dropped by who holds it: then try another."""
+        while True:
+            lock = self._locks.setdefault(job, threading.Lock())
+            with lock:
+                if self._locks.get(job) is lock:
+                    yield
+                    return
 
     def _let_go(self, job: str) -> None:
         if held := self.open.pop(job, None):

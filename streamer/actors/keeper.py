@@ -72,6 +72,8 @@ def keep(settings: Settings) -> None:
     Ends only by an exception: StreamerError, or what stops the process. A Ray started here ends
     with it; workers in a cluster that was joined go on.
     """
+    # its default of 60 s is how long a lost head would go unnoticed
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "20")
     if settings.ray.address is not None:
         _bring_token()
     from streamer.actors.deploy import RayFleet

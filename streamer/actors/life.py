@@ -74,7 +74,7 @@ class Life:
             chunks=meter.chunks,
             latency_s=round(meter.latency_s, 6),
             latencies=tuple(meter.latencies),
-            batch=round(meter.chunks / meter.steps, 3) if meter.steps else 0.0,
+            batch=round(meter.sizes / meter.steps, 3) if meter.steps else 0.0,
             jobs=self.progress(),
         )
 

@@ -17,21 +17,22 @@ class Meter:
         self.clock = clock
         self.busy_s = 0.0
         self.chunks = 0
-        self.steps = 0
+        self.steps = self.sizes = 0
         self.latency_s = 0.0
         self.latencies = [0] * (len(LATENCY_BUCKETS_S) + 1)
         self._since: float | None = None
 
     @contextmanager
-    def step(self) -> Iterator[None]:
-        """One piece of work."""
+    def step(self, *, size: int = 0) -> Iterator[None]:
+        """One piece of work; size: for how many jobs at once, where that is worth knowing."""
         self._since = started = self.clock.monotonic()
         try:
             yield
         finally:
             self._since = None
             self.busy_s += self.clock.monotonic() - started
-            self.steps += 1
+            self.steps += bool(size)
+            self.sizes += size
 
     @property
     def step_s(self) -> float:

@@ -97,8 +97,6 @@ def _init(**options: Any) -> None:
     """Connects, and leaves it to this process what a signal means."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # its default of 60 s is how long a lost head would go unnoticed
-    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "10")
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     ray.init(namespace=NAMESPACE, logging_level=logging.ERROR, **options)
     for number, handler in before.items():

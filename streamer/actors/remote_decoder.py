@@ -76,8 +76,8 @@ class RemoteDecoder:
         return read
 
     def close(self) -> None:
-        self._close_there()
-        self.asked = self.got = None
+        self.use(None)
+        self.got = None
 
     def _ask(self, start_s: float) -> None:
         self.asked = None

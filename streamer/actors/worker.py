@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -63,7 +64,7 @@ class JobWorker(ABC, Generic[R]):
         self.queue = queue
         self.clock = clock
         self.meter = Meter(clock)
-        self.turns = Turns()
+        self.turns = Turns(salt=uuid.uuid4().hex)
         self.placements: dict[str, Placement] = {}
         self.runs: dict[str, R] = {}
         self.backlog = 0
@@ -88,13 +89,18 @@ class JobWorker(ABC, Generic[R]):
 
     def take(self, placements: Mapping[str, Placement]) -> None:
         """Takes up the jobs that are new among `placements`, and lets go of those that left."""
-        for job_id in [job_id for job_id in self.runs if job_id not in placements]:
+        new = {job for job, placement in placements.items() if self._is_new(job, placement)}
+        for job_id in [job for job in self.runs if job in new or job not in placements]:
             self.drop(job_id)
         self.placements = dict(placements)
-        self._over &= placements.keys()
+        self._over &= placements.keys() - new
         self._trouble = {job: t for job, t in self._trouble.items() if job in placements}
-        self.turns.keep({job: placement.tenant for job, placement in placements.items()})
-        for job_id in placements:
+        awake = {job: p for job, p in placements.items() if not p.paused}
+        self.turns.keep(
+            {job: placement.tenant for job, placement in awake.items()},
+            late={job: placement.strikes for job, placement in awake.items()},
+        )
+        for job_id in sorted(placements, key=lambda job: placements[job].strikes):
             if job_id not in self.runs and job_id not in self._over and not self._waits(job_id):
                 with self.isolated(job_id):
                     self._open(job_id)
@@ -131,12 +137,19 @@ class JobWorker(ABC, Generic[R]):
         except Exception as exc:  # noqa: BLE001  # one job's failure must not take the others along
             self._unforeseen(job_id, exc)
 
+    def _is_new(self, job_id: str, placement: Placement) -> bool:
+        """Whether it is not the job that had this id before."""
+        known = self.placements.get(job_id)
+        return known is not None and known.created_at != placement.created_at
+
     def _open(self, job_id: str) -> None:
         record = self.queue.job(job_id)
         if record is None or self.is_over(read_status(record)):
             self._over.add(job_id)
-        else:
-            self.runs[job_id] = self.open(read_job(job_id, record))
+            return
+        job = read_job(job_id, record)
+        if job.created_at == self.placements[job_id].created_at:  # else it is placed anew soon
+            self.runs[job_id] = self.open(job)
 
     def _unforeseen(self, job_id: str, exc: Exception) -> None:
         run, before = self.runs.get(job_id), self._trouble.get(job_id)

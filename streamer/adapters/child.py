@@ -30,6 +30,14 @@ if sys.platform == "linux":
 os.execv(command[0], command)
 """
 
+# Run beside a process, to outlive us for a moment: the kernel kills that process alone, not what it
+# has started. Its stdin ends when we do.
+_GUARD = """
+import os, signal, sys
+sys.stdin.read()
+os.killpg(int(sys.argv[1]), signal.SIGKILL)
+"""
+
 
 def launch(
     command: Sequence[str],
@@ -72,9 +80,10 @@ def launch(
 
 
 class Child:
-    """A command that runs, with what it starts in its group.
+    """A command that runs, with what it starts in its group; `kill` it in the end, ended or not.
 
-    What it prints goes to our stderr, except sentences for people: the last of them is kept.
+    The group does not outlive this process, however that ends. What it prints goes to our stderr,
+    except sentences for people: the last of them is kept.
     Raises OSError when there can be no process.
     """
 
@@ -85,6 +94,13 @@ class Child:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             environment={**os.environ, **environment},
+        )
+        self._guard = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _GUARD, str(self.pid)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         self._said: str | None = None
         self._reading = threading.Thread(target=self._forward, name="output", daemon=True)
@@ -106,6 +122,8 @@ class Child:
         """Ends it and what is left of its group."""
         with suppress(ProcessLookupError, PermissionError):  # the group is empty, or dead already
             os.killpg(self.pid, signal.SIGKILL)
+        self._guard.kill()
+        self._guard.communicate()
 
     def said(self) -> str | None:
         """The last sentence for people; asked when it has ended."""

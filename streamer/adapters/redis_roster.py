@@ -15,11 +15,11 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import redis
+import structlog
 from pydantic import TypeAdapter, ValidationError
 
 from streamer.adapters.clock import SYSTEM_CLOCK, Clock
 from streamer.adapters.redis_calls import RETRY_FOR_S, RedisCalls
-from streamer.errors import WireError
 from streamer.workers import KINDS, Placement, Size, WorkerKind, WorkerReport
 
 WORKERS = "streamer:workers"
@@ -32,6 +32,8 @@ _PLACEMENT = TypeAdapter(Placement)
 _SIZE = TypeAdapter(Size)
 
 T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
 
 
 class RedisRoster:
@@ -93,11 +95,15 @@ class RedisRoster:
 
     def _all(self, key: str, adapter: TypeAdapter[T]) -> dict[str, T]:
         found = self._calls(f"read {key}", lambda: self._redis.hgetall(key))
-        return {name.decode(): _read(key, name, text, adapter) for name, text in found.items()}
+        read = {name.decode(): _read(key, name, text, adapter) for name, text in found.items()}
+        return {name: value for name, value in read.items() if value is not None}
 
 
-def _read(key: str, name: bytes, text: bytes, adapter: TypeAdapter[T]) -> T:
+def _read(key: str, name: bytes, text: bytes, adapter: TypeAdapter[T]) -> T | None:
+    """None, and a word in the log, for what cannot be read: it must not stop everybody else."""
     try:
         return adapter.validate_json(text)
     except ValidationError as exc:
-        raise WireError(f"{key}: {name.decode()}: is malformed: {exc.errors()[0]['msg']}") from exc
+        reason = exc.errors()[0]["msg"]
+        log.warning("record_malformed", key=key, name=name.decode(), reason=reason)
+        return None

@@ -27,6 +27,10 @@ LOOK_S = 0.5
 """How often the states are looked at."""
 
 
+Key = tuple[str, str]
+"""A job's id, and when it was born."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
     """A job's state at a moment."""
@@ -50,6 +54,12 @@ def standing(record: Mapping[str, str]) -> Standing:
     except WireError as exc:
         return Standing(born=born, state="failed", error=str(exc))
     return Standing(born=born, state=status.state, error=status.error)
+
+
+def _standing_of(key: Key, records: Mapping[str, Mapping[str, str]]) -> Standing:
+    job_id, born = key
+    now = standing(records[job_id]) if job_id in records else None
+    return now if now and now.born == born else Standing(born=born, state="deleted")
 
 
 @dataclass(slots=True)
@@ -106,7 +116,7 @@ class Tail:
         self._queue = queue
         self._clock = clock
         self._lock = threading.Lock()
-        self._jobs: dict[tuple[str, str], _Job] = {}
+        self._jobs: dict[Key, _Job] = {}
         self._thread: threading.Thread | None = None
         self._lost_at: float | None = None
         self._looked_at = clock.monotonic() - LOOK_S
@@ -171,43 +181,39 @@ class Tail:
             if self._thread is threading.current_thread():  # an error that nobody foresaw
                 self._cut()
 
-    def _places(self) -> dict[str, int | None] | None:
+    def _places(self) -> dict[Key, int | None] | None:
         """The jobs, and how far their events are known to go; None at the thread's end."""
         with self._lock:
             if not self._jobs or self._closed:
                 self._thread = None
                 return None
             return {
-                job_id: job.newest
-                for (job_id, _), job in self._jobs.items()
+                key: job.newest
+                for key, job in self._jobs.items()
                 if job.standing.state != "deleted"
             }
 
-    def _round(self, jobs: Mapping[str, int | None]) -> None:
+    def _round(self, jobs: Mapping[Key, int | None]) -> None:
         now = self._clock.monotonic()
-        records = None
+        seen: dict[Key, Standing] = {}
         if self._lost_at is not None or now - self._looked_at >= LOOK_S:
-            records = self._queue.records(jobs)
+            records = self._queue.records({job_id for job_id, _ in jobs})
+            seen = {key: _standing_of(key, records) for key in jobs}
             self._looked_at = now
-        places = {job_id: place for job_id, place in jobs.items() if place is not None}
+        places = {job_id: place for (job_id, _), place in jobs.items() if place is not None}
         found = self._queue.read_any("events", places, block_s=BLOCK_S) if places else {}
-        self._learn(records, found)
+        self._learn(seen, found)
         if not places:
             self._clock.sleep(BLOCK_S)
 
-    def _learn(
-        self, records: Mapping[str, Mapping[str, str]] | None, found: Mapping[str, list[Entry]]
-    ) -> None:
+    def _learn(self, seen: Mapping[Key, Standing], found: Mapping[str, list[Entry]]) -> None:
         back, self._lost_at = self._lost_at is not None, None
         with self._lock:
-            for (job_id, born), job in self._jobs.items():
+            for key, job in self._jobs.items():
                 before = (job.standing, job.newest)
-                if records is not None:
-                    now = standing(records.get(job_id, {}))
-                    gone = Standing(born=born, state="deleted")
-                    job.standing = now if job_id in records and now.born == born else gone
-                if job_id in found and job.newest is not None:
-                    job.newest = max(job.newest, found[job_id][-1].number)
+                job.standing = seen.get(key, job.standing)
+                if (entries := found.get(key[0])) and job.newest is not None:
+                    job.newest = max(job.newest, entries[-1].number)
                 if back or (job.standing, job.newest) != before:
                     for follower in job.followers:
                         follower.wake()

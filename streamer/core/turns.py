@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from zlib import crc32
 
 
 class Turns:
-    """Remembers who was served last; what it picks depends on nothing else."""
+    """Remembers who was served last.
 
-    def __init__(self) -> None:
+    salt: who comes first among those never served is as good as random, and another with another
+    salt; so a job that ends every worker before the others have a turn does not do so for ever.
+    """
+
+    def __init__(self, *, salt: str = "") -> None:
+        self._salt = salt
+        self._late: dict[str, int] = {}
         self._count = 0
         self._served: dict[str, int] = {}  # job or (as "/tenant") tenant → when
         self._tenants: set[str] = set()
@@ -27,7 +34,7 @@ class Turns:
         active = active or {}
         held = Counter(active.values())
         waiting: dict[str, list[str]] = {}
-        for job in sorted(ready, key=lambda job: (self._served.get(job, 0), job)):
+        for job in sorted(ready, key=self._rank):
             waiting.setdefault(ready[job], []).append(job)
         wanting = waiting.keys() | held.keys()
         each = min((len(waiting.get(name, ())) + held[name] for name in wanting), default=0)
@@ -45,8 +52,16 @@ class Turns:
             self._served[job] = self._served[f"/{ready[job]}"] = self._count
         return picked
 
-    def keep(self, jobs: Mapping[str, str]) -> None:
-        """Those who may be ready at times (id → tenant); everybody else is forgotten."""
+    def keep(self, jobs: Mapping[str, str], *, late: Mapping[str, int] | None = None) -> None:
+        """Those who may be ready at times (id → tenant); everybody else is forgotten.
+
+        late: of those never served, who has more comes later.
+        """
+        self._late = dict(late or {})
         self._tenants = set(jobs.values())
         names = {*jobs, *(f"/{tenant}" for tenant in jobs.values())}
         self._served = {name: when for name, when in self._served.items() if name in names}
+
+    def _rank(self, job: str) -> tuple[int, int, int, str]:
+        by_lot = crc32(f"{self._salt}{job}".encode()) if self._salt else 0
+        return self._served.get(job, 0), self._late.get(job, 0), by_lot, job

@@ -24,13 +24,13 @@ def running(demo_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def test_pools_grow_and_shrink_under_work(running: Service, demo_file: Path) -> None:
-    # Given jobs that follow one another without a pause
-    jobs = [running.submit(demo_file, tenant=f"tenant{n % 2}", **SLOWLY) for n in range(3)]
+    # Given three jobs at any time
+    jobs: list[str] = []
 
     def busy(until: Callable[[], bool], what: str) -> None:
         def holds() -> bool:
-            if running.status(jobs[-1]).finished:
-                jobs.append(running.submit(demo_file, **SLOWLY))
+            for n in range(3 - len(running.queue.active())):
+                jobs.append(running.submit(demo_file, tenant=f"tenant{n % 2}", **SLOWLY))
             return until()
 
         running.wait(holds, what, 150)

@@ -129,7 +129,7 @@ configure(LogSettings())
 def start(name, code):
     return lambda: Child([sys.executable, "-c", code, sys.argv[1] + name], {{}})
 supervisor = Supervisor([
-    Watched(name="worker", start=start("worker", {WAITS!r})),
+    Watched(name="worker", start=start("worker", {WITH_A_CHILD!r})),
     Watched(name="api", start=start("api", {WAITS!r})),
 ])
 signal.signal(signal.SIGTERM, lambda *_: supervisor.stop())
@@ -143,7 +143,8 @@ def supervising(base: Path) -> Iterator[subprocess.Popen[str]]:
         [sys.executable, "-c", SUPERVISOR, str(base)], stderr=subprocess.PIPE, text=True
     ) as process:
         try:
-            assert eventually(lambda: all(len(pids(f)) == 1 for f in files(base)))
+            started = (*files(base), Path(f"{base}worker.child"))
+            assert eventually(lambda: all(len(pids(f)) == 1 for f in started))
             yield process
         finally:
             process.kill()
@@ -157,7 +158,7 @@ def files(base: Path) -> list[Path]:
 def test_nothing_outlives_a_killed_supervisor(tmp_path: Path) -> None:
     base = tmp_path / "p"
     with supervising(base) as process:
-        children = [pids(file)[0] for file in files(base)]
+        children = [pids(file)[0] for file in (*files(base), Path(f"{base}worker.child"))]
         assert not any(gone(pid) for pid in children)
         process.kill()
         assert eventually(lambda: all(gone(pid) for pid in children), 5.0)
@@ -180,12 +181,14 @@ def test_a_command_that_is_not_there_says_so() -> None:
     child = Child(["/no/such/command"], {})
     assert eventually(lambda: child.poll() is not None)
     assert child.poll() == 1
+    child.kill()
 
 
 def test_the_environment_reaches_the_process(capsys: pytest.CaptureFixture[str]) -> None:
     code = "import os, sys; print(os.environ['STREAMER__X'], file=sys.stderr)"
     child = Child([sys.executable, "-c", code], {"STREAMER__X": "passed on"})
     assert eventually(lambda: child.poll() is not None)
+    child.kill()
     assert child.said() is None
     assert capsys.readouterr().err == "passed on\n"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -102,3 +103,13 @@ def test_examples_are_as_the_schemas_say() -> None:
     messages = list(MessageParser().feed(examples.EVENTS.encode()))
     assert [message.event for message in messages] == ["state", "caption", "end"]
     assert Event(**json.loads(messages[1].data)).id == messages[1].id == "12-0"
+
+
+def test_every_path_and_metric_is_in_the_reference() -> None:
+    reference = (Path(__file__).parents[3] / "docs" / "api.md").read_text(encoding="utf-8")
+    for path in HERE.app.openapi()["paths"]:
+        last = [part for part in path.split("/") if not part.startswith("{")][-1]
+        assert re.search(rf"[/ ]{last}\b", reference), path
+    for family in (*HERE.app.state.metrics.collect(),):
+        name = family.name + ("_total" if family.type == "counter" else "")
+        assert name in reference or name.removeprefix("streamer") in reference, name

@@ -153,6 +153,33 @@ def test_a_job_made_anew_is_another_job() -> None:
     asyncio.run(follow())
 
 
+def test_one_who_comes_while_the_states_are_read_is_not_told_that_the_job_was_deleted() -> None:
+    class Slow(MemoryQueue):
+        asked = threading.Event()
+        go_on = threading.Event()
+
+        def records(self, job_ids: Iterable[str]) -> dict[str, dict[str, str]]:
+            found = super().records(job_ids)
+            self.asked.set()
+            self.go_on.wait(WAIT_S)
+            return found
+
+    queue = Slow()
+    make_job(queue, "first")
+    tail = Tail(queue, SYSTEM_CLOCK)
+
+    async def follow() -> None:
+        with tail.follow("first", known(queue, "first")):
+            await asyncio.to_thread(queue.asked.wait, WAIT_S)
+            make_job(queue, "second")
+            with tail.follow("second", known(queue, "second")) as late:
+                queue.go_on.set()
+                assert not await late.news(0, late.standing, 1.0)
+                assert late.standing.state == "queued"
+
+    asyncio.run(follow())
+
+
 def test_while_redis_is_away_nobody_reads_and_then_everybody_does() -> None:
     queue = Shaky()
     make_job(queue)

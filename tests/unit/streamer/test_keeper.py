@@ -97,7 +97,9 @@ def test_a_word_of_an_earlier_controller_is_no_sign_of_life() -> None:
     # Given a keeper that comes later, and a controller that died meanwhile
     world.silent = True
     world.begin(workers={"silent_s": 5, "starting_s": 30})
-    world.pass_time(31)
+    world.pass_time(30)
+    assert world.fleet.restarted == []
+    world.pass_time(1)
     assert world.fleet.restarted == [CONTROLLER]
 
 

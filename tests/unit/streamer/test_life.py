@@ -57,7 +57,7 @@ class ShortLivedWorker(JobWorker[OneRun]):
         self.left -= 1
         if self.left in self.lost_at:
             raise QueueError("Redis could not be reached")
-        with self.meter.step():
+        with self.meter.step(size=2):
             self.clock.sleep(0.1)
             self.meter.chunk(0.1)
         return True
@@ -107,7 +107,7 @@ def test_a_sign_tells_of_the_work() -> None:
     report = life.report()
     assert (report.state, report.error) == ("ready", None)
     assert report.jobs == {"cam": Progress(chunk=7, t1=14.0)}
-    assert (report.chunks, report.batch, report.backlog) == (3, 1.0, 4)
+    assert (report.chunks, report.batch, report.backlog) == (3, 2.0, 4)
     assert report.busy_s == pytest.approx(0.3)
     assert report.latency_s == pytest.approx(0.3)
     assert sum(report.latencies) == 3
@@ -222,13 +222,13 @@ def test_a_meter_adds_up() -> None:
     clock = ManualClock()
     meter = Meter(clock)
     for seconds in (1.0, 0.5):
-        with meter.step():
+        with meter.step(size=3):
             assert meter.step_s == 0.0
             clock.advance(seconds)
             assert meter.step_s == seconds
         assert meter.step_s == 0.0
     clock.advance(9.0)
-    assert (meter.busy_s, meter.steps) == (1.5, 2)
+    assert (meter.busy_s, meter.steps, meter.sizes) == (1.5, 2, 6)
 
 
 def test_work_that_fails_is_work() -> None:
@@ -237,7 +237,7 @@ def test_work_that_fails_is_work() -> None:
     with suppress(ZeroDivisionError), meter.step():
         clock.advance(2.0)
         raise ZeroDivisionError
-    assert (meter.busy_s, meter.step_s, meter.steps) == (2.0, 0.0, 1)
+    assert (meter.busy_s, meter.step_s) == (2.0, 0.0)
 
 
 def test_latencies_fall_into_their_buckets() -> None:
