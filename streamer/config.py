@@ -45,6 +45,10 @@ class SourceSettings(_Section):
 
     fps: float = Field(2.0, gt=0, le=60, description="sampled frames per second of media time")
     chunk_s: float = Field(2.0, gt=0, le=60, description="media seconds per chunk")
+    decoder: Literal["pyav", "decord"] = Field(
+        "pyav",
+        description="decord reads clean local files; it needs more of a processor and of memory",
+    )
     ahead: int = Field(16, ge=1, description="most chunks a file may be ahead of its captions")
 
     @model_validator(mode="after")

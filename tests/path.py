@@ -19,9 +19,8 @@ class DirectDecoder:
     """A decode worker that is called, not sent to."""
 
     def __init__(self, worker: DecodeWorker, job: Job) -> None:
-        source = job.settings.source
         self.worker = worker
-        self.reading = Reading(job=job.id, url=job.url, fps=source.fps, chunk_s=source.chunk_s)
+        self.reading = Reading.of(job)
 
     def use(self, worker: str | None) -> None:
         pass

@@ -93,7 +93,7 @@ class Service:
         while not holds():
             if time.monotonic() > deadline:
                 raise AssertionError(f"{what} did not happen within {timeout_s:g} s")
-            time.sleep(0.05)
+            time.sleep(0.1)
 
     def wait_ready(self, names: Sequence[str], timeout_s: float = 180.0) -> None:
         """Until workers of these names can work."""

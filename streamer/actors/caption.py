@@ -30,7 +30,7 @@ from streamer.wire import ChunkHead, decode
 from streamer.workers import Progress
 
 BLOCK_S = 0.2
-LOOK_S = 0.02
+LOOK_S = 0.05
 """How often the queue is looked at while answers are being decoded."""
 PAGE = 2
 CAREFUL_S = 60.0

@@ -7,9 +7,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 from streamer.core.chunker import Chunker
 from streamer.errors import SourceError
+from streamer.jobs import Job
 from streamer.sources import Limits, Source, open_source
 from streamer.sources.guard import TRUSTING, FetchPolicy
 from streamer.types import FrameChunk
@@ -24,6 +26,19 @@ class Reading:
     url: str
     fps: float
     chunk_s: float
+    decoder: Literal["pyav", "decord"] = "pyav"
+
+    @classmethod
+    def of(cls, job: Job) -> Reading:
+        """What a job asks for."""
+        source = job.settings.source
+        return cls(
+            job=job.id,
+            url=job.url,
+            fps=source.fps,
+            chunk_s=source.chunk_s,
+            decoder=source.decoder,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +140,13 @@ class DecodeWorker:
         source = (
             held.source
             if held
-            else open_source(reading.url, fps=reading.fps, limits=self.limits, policy=self.policy)
+            else open_source(
+                reading.url,
+                fps=reading.fps,
+                decoder=reading.decoder,
+                limits=self.limits,
+                policy=self.policy,
+            )
         )
         chunker = Chunker(chunk_s=reading.chunk_s, fps=reading.fps, clock=self.clock)
         number = chunker.number_at(start_s)

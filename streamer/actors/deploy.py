@@ -13,6 +13,7 @@ import threading
 import warnings
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 DECODE_IDLE_S = 120.0
 """After so long without a read a source is closed, to be opened again when it is asked for."""
-NICE = {"decode": 19, "tokenize": 5}
+NICE = {"decode": 19, "tokenize": 10}
 """What is begun is finished first: where processors are short, early stages wait for late ones."""
 
 log = structlog.get_logger(__name__)
@@ -51,7 +52,7 @@ class LivingActor:
 
     def __init__(self, name: str, settings: Settings, policy: FetchPolicy) -> None:
         configure(settings.log)
-        os.nice(NICE.get(kind_of(name) or name, 0))
+        _be_nice(NICE.get(kind_of(name) or name, 0))
         assert settings.queue.url is not None
         self.name = name
         self.settings = settings
@@ -241,3 +242,11 @@ class RayFleet:
     def _kill(self, name: str, *, again: bool) -> None:
         with suppress(ValueError):  # gone already
             ray.kill(ray.get_actor(name, namespace=NAMESPACE), no_restart=not again)
+
+
+def _be_nice(level: int) -> None:
+    """Lowers this process's priority, also among the sessions that Linux groups processes by."""
+    os.nice(level)
+    if level and os.getsid(0) == os.getpid():
+        with suppress(OSError):  # a kernel without autogroups compares processes as they are
+            Path("/proc/self/autogroup").write_text(str(level), encoding="ascii")

@@ -125,9 +125,7 @@ class RemoteDecoders:
         self.all: list[RemoteDecoder] = []
 
     def of(self, job: Job) -> RemoteDecoder:
-        source = job.settings.source
-        reading = Reading(job=job.id, url=job.url, fps=source.fps, chunk_s=source.chunk_s)
-        decoder = RemoteDecoder(reading, self.clock)
+        decoder = RemoteDecoder(Reading.of(job), self.clock)
         self.all = [*(kept for kept in self.all if kept.worker is not None), decoder]
         return decoder
 

@@ -41,16 +41,16 @@ def open_source(
     url: str,
     *,
     fps: float = 2.0,
-    decoder: Literal["auto", "pyav"] = "auto",
+    decoder: Literal["pyav", "decord"] = "pyav",
     limits: Limits | None = None,
     policy: FetchPolicy = TRUSTING,
     transport: httpx.BaseTransport | None = None,
 ) -> Source:
     """Opens a file path, file:, http: or https: URL and decodes its first picture.
 
-    `auto` is decord where it can be trusted with the file, else PyAV, which is logged and said in
-    `Source.info`. `policy` says which files and addresses may be read; a `transport` that is given
-    makes all requests, and then has to see to the addresses itself.
+    decoder: `decord` reads local files that it can be trusted with; where not, PyAV does, which is
+    logged and said in `Source.info`. `policy` says which files and addresses may be read; a
+    `transport` that is given makes all requests, and then has to see to the addresses itself.
 
     Raises: SourceError with a sentence for a person; ValueError for an fps that is not above 0.
     """
@@ -77,7 +77,7 @@ class Source:
         url: str,
         *,
         fps: float,
-        decoder: Literal["auto", "pyav"],
+        decoder: Literal["pyav", "decord"],
         limits: Limits,
         policy: FetchPolicy,
         transport: httpx.BaseTransport | None,

@@ -49,20 +49,20 @@ def numbers(source: Source, start_s: float = 0.0) -> list[tuple[float, int]]:
 
 
 @pytest.mark.parametrize("name", CLIPS)
-@pytest.mark.parametrize("decoder", ["auto", "pyav"])
+@pytest.mark.parametrize("decoder", ["decord", "pyav"])
 def test_every_slot_shows_the_picture_of_its_time(clips: Path, name: str, decoder: Any) -> None:
     with open_source(str(clips / name), decoder=decoder) as source:
         assert numbers(source) == [(k / 2, 5 * k) for k in range(9)]
         assert source.missing is None
         assert source.damaged_packets == 0
-        assert source.info.decoder == (CLIPS[name][1] if decoder == "auto" else "pyav")
+        assert source.info.decoder == (CLIPS[name][1] if decoder == "decord" else "pyav")
         assert (source.info.fallback_reason is None) == (
             decoder == "pyav" or source.info.decoder == "decord"
         )
 
 
 @pytest.mark.parametrize("name", CLIPS)
-@pytest.mark.parametrize("decoder", ["auto", "pyav"])
+@pytest.mark.parametrize("decoder", ["decord", "pyav"])
 def test_any_start_gives_the_same_pictures(clips: Path, name: str, decoder: Any) -> None:
     with open_source(str(clips / name), decoder=decoder, fps=5) as source:
         whole = list(source.frames())
@@ -77,7 +77,7 @@ def test_any_start_gives_the_same_pictures(clips: Path, name: str, decoder: Any)
 @pytest.mark.parametrize("name", ["h264.mp4", "vp9.webm", "odd.webm"])
 def test_both_decoders_show_the_same(clips: Path, name: str) -> None:
     with (
-        open_source(str(clips / name)) as one,
+        open_source(str(clips / name), decoder="decord") as one,
         open_source(str(clips / name), decoder="pyav") as two,
     ):
         assert one.info.decoder == "decord"
@@ -113,7 +113,7 @@ def test_pictures_are_contiguous_rgb(clips: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "webm"])
-@pytest.mark.parametrize("decoder", ["auto", "pyav"])
+@pytest.mark.parametrize("decoder", ["decord", "pyav"])
 def test_variable_rate_repeats_what_is_on_screen(tmp_path: Path, suffix: str, decoder: Any) -> None:
     codec = {"codec": "libx264"} if suffix == "mkv" else VP9
     times = [0, 0.2, 0.3, 1.0, 1.9, 2.0, 2.6, 4.1]
@@ -160,7 +160,7 @@ def test_the_best_video_is_told_apart_from_sound(clips: Path) -> None:
 
 
 def test_a_fall_back_is_said_once(clips: Path) -> None:
-    with capture_logs() as logs, open_source(str(clips / "anim.gif")) as source:
+    with capture_logs() as logs, open_source(str(clips / "anim.gif"), decoder="decord") as source:
         list(source.frames())
         list(source.frames(1.0))
     assert [(x["event"], x["log_level"]) for x in logs] == [("decoder_fell_back", "warning")]
@@ -179,7 +179,7 @@ def test_decord_failing_midway_changes_nothing_but_the_decoder(
             yield pair
 
     monkeypatch.setattr(DecordReader, "read", failing)
-    with capture_logs() as logs, open_source(str(clips / "h264.mp4")) as source:
+    with capture_logs() as logs, open_source(str(clips / "h264.mp4"), decoder="decord") as source:
         assert source.info.decoder == "decord"
         assert numbers(source) == [(k / 2, 5 * k) for k in range(9)]
         assert (source.info.decoder, source.info.fallback_reason) == ("pyav", "broken")
@@ -188,7 +188,7 @@ def test_decord_failing_midway_changes_nothing_but_the_decoder(
 
 def test_missing_decord_is_a_fall_back(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "decord", None)
-    with open_source(str(clips / "h264.mp4")) as source:
+    with open_source(str(clips / "h264.mp4"), decoder="decord") as source:
         assert "decord cannot be imported" in (source.info.fallback_reason or "")
         assert len(numbers(source)) == 9
 
@@ -317,7 +317,7 @@ def test_an_absurd_fps_is_refused(fps: float) -> None:
 @pytest.mark.parametrize("start_s", [-1.0, float("nan")])
 def test_an_absurd_start_is_refused(clips: Path, start_s: float) -> None:
     with (
-        open_source(str(clips / "anim.gif")) as source,
+        open_source(str(clips / "anim.gif"), decoder="decord") as source,
         pytest.raises(ValueError, match="from 0 on"),
     ):
         next(source.frames(start_s))
