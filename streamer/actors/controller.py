@@ -99,7 +99,7 @@ class Controller:
         records = self.queue.records(active)
         jobs = {job: active[job] for job in sorted(records, key=lambda j: _age(records[j], j))}
         there = {job: p for job, p in placed.items() if job in jobs and _same(p, records[job])}
-        kept = self._strike(there, lost)
+        kept = self._strike(self._forgive(there), lost)
         wanted = self._wanted(sizes, reports, placed, len(jobs), now)
         pools = {kind: self._pool(kind, wanted[kind], reports, kept) for kind in KINDS}
         target = {
@@ -175,6 +175,15 @@ class Controller:
                 continue
             with suppress(StreamGone):
                 kept[job] = self._struck(job, placement, self.queue.last(job, "events"))
+        return kept
+
+    def _forgive(self, placed: Mapping[str, Placement]) -> dict[str, Placement]:
+        """A job that came further since its workers were lost was not the reason."""
+        kept = dict(placed)
+        for job, placement in placed.items():
+            with suppress(StreamGone):
+                if placement.strikes and self.queue.last(job, "events") > placement.struck_at:
+                    kept[job] = replace(placement, strikes=0)
         return kept
 
     def _struck(self, job: str, placement: Placement, said: int) -> Placement:

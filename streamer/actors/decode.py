@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,9 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
+from streamer.actors.meter import Meter
+from streamer.adapters.clock import SYSTEM_CLOCK
 from streamer.core.chunker import Chunker
+from streamer.core.gate import Gate
 from streamer.errors import SourceError
-from streamer.jobs import Job
+from streamer.jobs import LOCAL, Job
 from streamer.sources import Limits, Source, open_source
 from streamer.sources.guard import TRUSTING, FetchPolicy
 from streamer.types import FrameChunk
@@ -27,6 +31,7 @@ class Reading:
     fps: float
     chunk_s: float
     decoder: Literal["pyav", "decord"] = "pyav"
+    tenant: str = LOCAL
 
     @classmethod
     def of(cls, job: Job) -> Reading:
@@ -38,6 +43,7 @@ class Reading:
             fps=source.fps,
             chunk_s=source.chunk_s,
             decoder=source.decoder,
+            tenant=job.tenant,
         )
 
 
@@ -75,10 +81,14 @@ class DecodeWorker:
         policy: FetchPolicy = TRUSTING,
         limits: Limits | None = None,
         clock: Callable[[], float] = time.monotonic,
+        slots: int | None = None,
     ) -> None:
+        """slots: most reads at a time; twice the processors, since some wait for their server."""
         self.policy = policy
         self.limits = limits or Limits()
         self.clock = clock
+        self.meter = Meter(SYSTEM_CLOCK)
+        self.gate = Gate(slots or max(4, 2 * (os.cpu_count() or 1)))
         self.open: dict[str, _Open] = {}
         self._locks: dict[str, threading.Lock] = {}
 
@@ -87,7 +97,8 @@ class DecodeWorker:
 
         Reading on where the last call ended is cheap; any other place is sought.
         """
-        with self._alone(reading.job):
+        with self._alone(reading.job), self.gate.passing(reading.job, reading.tenant):
+            started = self.clock()
             try:
                 held = self.open.get(reading.job)
                 if held is None or abs(held.next_s - start_s) > 1e-6:
@@ -102,6 +113,7 @@ class DecodeWorker:
                 self._let_go(reading.job)
                 return End(missing=missing)
             held.next_s, held.read_at = chunk.t1, self.clock()
+            self.meter.shared(held.read_at - started, parts=self.gate.slots)
             return chunk
 
     def close(self, job: str) -> None:
@@ -115,6 +127,11 @@ class DecodeWorker:
         for job, held in list(self.open.items()):
             if self.clock() - held.read_at > idle_s:
                 self.close(job)
+
+    @property
+    def backlog(self) -> int:
+        """Reads that wait for their turn."""
+        return self.gate.waiting
 
     @property
     def progress(self) -> dict[str, Progress]:

@@ -29,6 +29,12 @@ class Serving(Protocol):
     """A worker that does not take jobs by itself, but is called for them."""
 
     @property
+    def meter(self) -> Meter: ...
+
+    @property
+    def backlog(self) -> int: ...
+
+    @property
     def progress(self) -> dict[str, Progress]: ...
 
 
@@ -56,8 +62,8 @@ class Life:
     def report(self) -> WorkerReport:
         """The next sign of life."""
         self.beat += 1
-        worker = self.worker
-        meter = worker.meter if worker else self.meter
+        at_work = self.worker or self.served
+        meter = at_work.meter if at_work else self.meter
         return WorkerReport(
             name=self.name,
             kind=self.kind,
@@ -68,7 +74,7 @@ class Life:
             node=self.node,
             pid=os.getpid(),
             rss_bytes=_rss_bytes(),
-            backlog=worker.backlog if worker else 0,
+            backlog=at_work.backlog if at_work else 0,
             busy_s=round(meter.busy_s, 3),
             step_s=round(meter.step_s, 3),
             chunks=meter.chunks,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ class Meter:
         self.latency_s = 0.0
         self.latencies = [0] * (len(LATENCY_BUCKETS_S) + 1)
         self._since: float | None = None
+        self._lock = threading.Lock()
 
     @contextmanager
     def step(self, *, size: int = 0) -> Iterator[None]:
@@ -39,6 +41,12 @@ class Meter:
         """How long the present piece of work has lasted; 0 between two."""
         since = self._since
         return 0.0 if since is None else self.clock.monotonic() - since
+
+    def shared(self, seconds: float, *, parts: int) -> None:
+        """A chunk was done by one of `parts` that work side by side."""
+        with self._lock:
+            self.busy_s += seconds / parts
+            self.chunk(seconds)
 
     def chunk(self, latency_s: float) -> None:
         """A chunk was done, so long after it was begun."""

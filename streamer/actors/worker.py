@@ -28,7 +28,7 @@ from streamer.jobs import Job, JobStatus, read_job, read_status
 from streamer.workers import Placement, Progress
 
 ATTEMPTS = 3
-"""Times that a job is rebuilt after an unforeseen error at one chunk."""
+"""Unforeseen errors at one chunk with which a job fails."""
 RETRY_S = 1.0
 
 log = structlog.get_logger(__name__)

@@ -119,13 +119,19 @@ def test_a_sign_tells_of_the_work() -> None:
 
 
 def test_a_worker_that_is_called_says_what_for() -> None:
+    clock = ManualClock()
+
     class Serving:
         progress = {"cam": Progress(chunk=0, t1=4.0)}  # noqa: RUF012  # nobody changes it
+        backlog = 3
+        meter = Meter(clock)
 
-    life = a_life(ManualClock())
+    Serving.meter.shared(2.0, parts=4)
+    life = a_life(clock)
     life.serve(Serving())
-    assert life.report().state == "ready"
-    assert life.report().jobs == {"cam": Progress(chunk=0, t1=4.0)}
+    report = life.report()
+    assert (report.state, report.backlog, report.chunks, report.busy_s) == ("ready", 3, 1, 0.5)
+    assert report.jobs == {"cam": Progress(chunk=0, t1=4.0)}
 
 
 def test_a_worker_takes_the_jobs_placed_on_it_and_no_others() -> None:
