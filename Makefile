@@ -16,15 +16,15 @@ else
 endif
 
 test: .venv/.installed-dev ## every test: unit, then integration on real Redis, Ray, sockets, decoders
-	@$(RUN) -m pytest tests/unit tests/integration
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist loadfile tests/integration tests/unit
 
 check: lint types unit ## lint, types, unit tests, direction of imports
 
 unit: .venv/.installed-dev
-	@$(RUN) -m pytest tests/unit
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist loadfile tests/unit
 
 integration: .venv/.installed-dev
-	@$(RUN) -m pytest tests/integration
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist loadfile tests/integration
 
 lint: .venv/.installed-dev
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/lint-imports --no-cache

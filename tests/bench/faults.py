@@ -168,6 +168,11 @@ FAULTS: dict[str, Callable[[Service, signal.Signals], Settle]] = {
     "ray side": _keeper,
     "ray head": _ray_head,
 }
+SHORT = [
+    *((victim, "KILL") for victim in FAULTS if victim != "ray side"),
+    *((victim, "STOP") for victim in ("decode", "caption", "controller")),
+]
+"""What the tests do of it."""
 PLAN = [
     *((victim, "KILL") for victim in FAULTS),
     *((victim, "STOP") for victim in ("decode", "tokenize", "caption", "controller")),

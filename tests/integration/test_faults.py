@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.faults import PLAN, QUICK, strike, undisturbed
+from tests.bench.faults import QUICK, SHORT, strike, undisturbed
 from tests.service import Service, service
 
 pytestmark = pytest.mark.timeout(400)
@@ -32,7 +32,7 @@ def said(running: Service, clip: Path) -> list[list[str | None]]:
     return undisturbed(running, [clip])
 
 
-@pytest.mark.parametrize(("victim", "fault"), PLAN, ids=lambda value: value.replace(" ", "_"))
+@pytest.mark.parametrize(("victim", "fault"), SHORT, ids=lambda value: value.replace(" ", "_"))
 def test_a_fault_loses_nothing_and_repeats_nothing(
     running: Service, clip: Path, said: list[list[str | None]], victim: str, fault: str
 ) -> None:
