@@ -16,7 +16,7 @@ else
 endif
 
 test: .venv/.installed-dev ## every test: unit, then integration on real Redis, Ray, sockets, decoders
-	@OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist loadfile tests/integration tests/unit
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist loadfile tests/unit tests/integration
 
 check: lint types unit ## lint, types, unit tests, direction of imports
 

@@ -204,7 +204,7 @@ def test_two_hundred_subscribers_come_and_go(
                     return any(message.id == chunk for message in stream)
 
                 assert all(pool.map(first, streams))
-                assert len(client.client_list()) < connections + 15
+                assert len(client.client_list()) < connections + 50  # one a thread of the pool
                 assert threading.active_count() < 100
                 for n, stream in enumerate(streams):
                     (stream.kill if n % 2 else stream.socket.close)()

@@ -65,7 +65,7 @@ LONGEST = 30  # slots read of a long file
 @pytest.mark.parametrize("name", WHOLE)
 def test_whole_files(name: str) -> None:
     decoder, seconds, width, height = WHOLE[name]
-    with open_source(str(VIDEOS / name)) as source:
+    with open_source(str(VIDEOS / name), decoder="decord") as source:
         assert (source.info.decoder, source.info.width, source.info.height) == (
             decoder,
             width,

@@ -261,6 +261,7 @@ def test_an_error_nobody_foresaw_cuts_the_streams_and_no_later_ones() -> None:
             assert not later.cut
 
     asyncio.run(follow())
+    until(lambda: not tail_threads())  # its error is this test's
 
 
 def test_records_are_standings() -> None:
