@@ -39,7 +39,7 @@ def main(folder: Path | None) -> None:
                 job = client.submit(str(clip), questions="Describe what happens.")
                 for _ in client.events(job.id):
                     pass
-                with browser(Path(scratch, "profile")) as page:
+                with tempfile.TemporaryDirectory() as profile, browser(Path(profile)) as page:
                     page.open(f"{client.url.rstrip('/')}/?job={job.id}")
                     page.until(f"document.querySelectorAll('#log li').length === {CHUNKS}")
                     page.until("document.getElementById('percent').textContent.includes('%')")
