@@ -439,7 +439,7 @@ def test_files_outside_the_listed_folder(
     policy = FetchPolicy(paths=(str(shelf),))
     with pytest.raises(SourceError, match=r"fetch\.allow_paths"):
         open_source(make(shelf), policy=policy)
-    with open_source(f"{shelf}/secret.mp4", policy=policy) as source:
+    with open_source(f"{shelf}/secret.mp4", decoder="decord", policy=policy) as source:
         assert source.info.decoder == "decord"
         assert len(list(source.frames())) == 6
 
