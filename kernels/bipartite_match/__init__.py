@@ -6,11 +6,11 @@ Paper: Bolya et al. 2023, arXiv:2210.09461, section 3. Written from the method, 
 import torch
 from torch import Tensor
 
-from kernels._dispatch import use_triton
+from kernels._dispatch import choose
 from kernels.bipartite_match import reference
 from kernels.bipartite_match.reference import Match
 
-MIN_NORM = 1e-12  # a zero row stays zero: similarity 0 to all
+MIN_NORM = 1e-12  # a zero row has similarity 0 to all
 
 __all__ = ["Match", "bipartite_match"]
 
@@ -27,10 +27,10 @@ def bipartite_match(
 
     Inside a segment, tokens at even places (A) look for their most similar token at an odd place
     (B) by cosine; the `r` most similar A tokens merge. Among equals the lower place wins, on both
-    sides. A pair with a NaN in it never merges.
+    sides. A pair with a NaN or an infinity in it never merges.
 
     Args:
-        metric: `[N, D]` floating, what similarity is taken of. Normalised and compared in fp32.
+        metric: `[N, D]` floating, what similarity is taken of, in fp32.
         offsets: `[S+1]` int64, segment borders from 0 to N, not decreasing. Trusted on a GPU.
         r: `[S]` int64, tokens to remove per segment; capped to 0 .. (n - protected) // 2.
         protect_first: the first token of a segment (a CLS token) is never merged away.
@@ -70,11 +70,13 @@ def bipartite_match(
     protected = int(protect_first) + int(protect_second)
     cap = (lengths - protected).clamp(min=0) // 2
     r = torch.minimum(r.clamp(min=0), cap)
-    unit = metric.float()
-    unit = unit / torch.linalg.vector_norm(unit, dim=1, keepdim=True).clamp(min=MIN_NORM)
-    if use_triton(metric):
+    metric = metric.float()
+    norm = torch.linalg.vector_norm(metric, dim=1).clamp(min=MIN_NORM)
+    if choose(metric) == "triton":
         from kernels.bipartite_match import kernel
 
-        match: Match = kernel.bipartite_match(unit, offsets, r, protect_first, protect_second)
+        match: Match = kernel.bipartite_match(
+            metric, norm, offsets, r, protect_first, protect_second
+        )
         return match
-    return reference.bipartite_match(unit, offsets, r, protect_first, protect_second)
+    return reference.bipartite_match(metric, norm, offsets, r, protect_first, protect_second)

@@ -17,7 +17,8 @@ BLOCK_D = 32
 
 @triton.jit
 def best_kernel(
-    unit,
+    metric,
+    norm,
     offsets,
     score,
     partner,
@@ -39,6 +40,7 @@ def best_kernel(
     i_a = i_tile * BLOCK_A + tl.arange(0, BLOCK_A)
     m_a = i_a < num_a
     o_a = start + 2 * i_a
+    norm_a = tl.load(norm + o_a, mask=m_a, other=1.0)
     best = tl.full([BLOCK_A], float("-inf"), dtype=tl.float32)
     best_b = tl.zeros([BLOCK_A], dtype=tl.int64)
     for b in range(0, num_b, BLOCK_B):
@@ -50,12 +52,18 @@ def best_kernel(
             i_d = d + tl.arange(0, BLOCK_D)
             m_d = i_d < D
             b_a = tl.load(
-                unit + o_a[:, None] * D + i_d[None, :], mask=m_a[:, None] & m_d[None, :], other=0.0
+                metric + o_a[:, None] * D + i_d[None, :],
+                mask=m_a[:, None] & m_d[None, :],
+                other=0.0,
             )
             b_b = tl.load(
-                unit + o_b[None, :] * D + i_d[:, None], mask=m_b[None, :] & m_d[:, None], other=0.0
+                metric + o_b[None, :] * D + i_d[:, None],
+                mask=m_b[None, :] & m_d[:, None],
+                other=0.0,
             )
             acc = tl.dot(b_a, b_b, acc, input_precision="ieee")
+        norm_b = tl.load(norm + o_b, mask=m_b, other=1.0)
+        acc = tl.div_rn(acc, norm_a[:, None] * norm_b[None, :])
         m = m_a[:, None] & m_b[None, :] & (acc == acc)
         if PROTECT_FIRST:
             m = m & (i_a > 0)[:, None]
@@ -97,19 +105,25 @@ def rank_kernel(
 
 
 def bipartite_match(
-    unit: Tensor, offsets: Tensor, r: Tensor, protect_first: bool, protect_second: bool
+    metric: Tensor,
+    norm: Tensor,
+    offsets: Tensor,
+    r: Tensor,
+    protect_first: bool,
+    protect_second: bool,
 ) -> Match:
-    n, channels = unit.shape
-    unit, offsets, r = unit.contiguous(), offsets.contiguous(), r.contiguous()
-    target = torch.arange(n, device=unit.device)
-    score = torch.full((n,), -torch.inf, device=unit.device)
+    n, channels = metric.shape
+    metric, offsets, r = metric.contiguous(), offsets.contiguous(), r.contiguous()
+    target = torch.arange(n, device=metric.device)
+    score = torch.full((n,), -torch.inf, device=metric.device)
     segments = r.shape[0]
     if n and segments:
-        partner = torch.empty(n, dtype=torch.int64, device=unit.device)
+        partner = torch.empty(n, dtype=torch.int64, device=metric.device)
         # Segment lengths stay on the device: tiles beyond a segment's end return at once.
         grid = (segments, triton.cdiv((n + 1) // 2, BLOCK_A))
         best_kernel[grid](
-            unit,
+            metric,
+            norm,
             offsets,
             score,
             partner,

@@ -19,18 +19,23 @@ class Match:
 
 
 def bipartite_match(
-    unit: Tensor, offsets: Tensor, r: Tensor, protect_first: bool, protect_second: bool
+    metric: Tensor,
+    norm: Tensor,
+    offsets: Tensor,
+    r: Tensor,
+    protect_first: bool,
+    protect_second: bool,
 ) -> Match:
-    n = unit.shape[0]
-    target = torch.arange(n, device=unit.device)
-    score = torch.full((n,), -torch.inf, device=unit.device)
+    n = metric.shape[0]
+    target = torch.arange(n, device=metric.device)
+    score = torch.full((n,), -torch.inf, device=metric.device)
     borders = pairwise(offsets.tolist())
     for (start, end), remove in zip(borders, r.tolist(), strict=True):
         if end - start < 2:
             continue
-        place = torch.arange(start, end, device=unit.device)
-        a, b = place[0::2], place[1::2]
-        similarity = unit[a] @ unit[b].T  # [A, B]
+        a, b = slice(start, end, 2), slice(start + 1, end, 2)
+        # The norms divide the product: normalised rows would be as many bytes again.
+        similarity = (metric[a] @ metric[b].T) / (norm[a, None] * norm[b])  # [A, B]
         similarity = similarity.masked_fill(similarity.isnan(), -torch.inf)
         if protect_first:
             similarity[0] = -torch.inf
@@ -42,5 +47,5 @@ def bipartite_match(
         merged = value.sort(descending=True, stable=True).indices[:remove]
         merged = merged[value[merged] > -torch.inf]
         score[a] = value
-        target[a[merged]] = b[partner[merged]]
+        target[start + 2 * merged] = start + 2 * partner[merged] + 1
     return Match(target=target, score=score)

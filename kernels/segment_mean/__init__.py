@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from kernels._dispatch import use_triton
+from kernels._dispatch import choose
 from kernels.segment_mean import reference
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -49,9 +49,15 @@ def segment_mean(data: Tensor, weight: Tensor, group: Tensor, num_groups: int) -
             f"group runs from {int(group.min())} to {int(group.max())}; allowed are -1 (dropped) "
             f"to {num_groups - 1} (num_groups - 1)."
         )
-    if use_triton(data):
-        from kernels.segment_mean import kernel
+    match choose(data, native=True):
+        case "triton":
+            from kernels.segment_mean import kernel
 
-        mean: Tensor = kernel.segment_mean(data, weight, group, num_groups)
-        return mean
-    return reference.segment_mean(data, weight, group, num_groups)
+            mean: Tensor = kernel.segment_mean(data, weight, group, num_groups)
+            return mean
+        case "native":
+            from kernels.segment_mean import native
+
+            return native.segment_mean(data, weight, group, num_groups)
+        case "reference":
+            return reference.segment_mean(data, weight, group, num_groups)

@@ -1,50 +1,73 @@
-"""Kernel tests run each implementation this machine can: torch, Triton, interpreted Triton."""
+"""Kernel tests run each implementation there is and this machine can: torch, numba, Triton."""
 
 import importlib
 import os
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
 
+import kernels
+
 CUDA = torch.cuda.is_available()
 INTERPRETER = not CUDA and "triton" not in sys.modules
+FOLDER = Path(kernels.__file__).parent
+FILES = {"reference": "reference.py", "native": "native.py", "triton": "kernel.py"}
 
 if INTERPRETER:
     # Triton decides when a kernel is defined. The variable goes away again so that other tests
     # in this process, which call kernels by way of operators, do not run interpreted.
     os.environ["TRITON_INTERPRET"] = "1"
-    for name in ("bipartite_match", "run_length", "segment_mean"):
-        importlib.import_module(f"kernels.{name}.kernel")
+    for path in FOLDER.glob("*/kernel.py"):
+        importlib.import_module(f"kernels.{path.parent.name}.kernel")
     del os.environ["TRITON_INTERPRET"]
 
-RUNS = [
-    pytest.param(("cpu", "reference"), id="cpu-reference"),
-    pytest.param(("cpu", "triton"), id="cpu-interpreted"),
-    pytest.param(("cuda", "reference"), id="cuda-reference", marks=pytest.mark.gpu),
-    pytest.param(("cuda", "triton"), id="cuda-triton", marks=pytest.mark.gpu),
-]
+RUNS = {
+    "cpu-reference": ("cpu", "reference"),
+    "cpu-native": ("cpu", "native"),
+    "cpu-interpreted": ("cpu", "triton"),
+    "cuda-reference": ("cuda", "reference"),
+    "cuda-triton": ("cuda", "triton"),
+}
 
 
-@pytest.fixture(params=RUNS)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """`test_<name>.py` runs what the folder `kernels/<name>` holds."""
+    if "device" in metafunc.fixturenames:
+        kernel = metafunc.module.__name__.rpartition(".")[2].removeprefix("test_")
+        runs = [
+            pytest.param(run, id=name, marks=pytest.mark.gpu if run[0] == "cuda" else ())
+            for name, run in RUNS.items()
+            if (FOLDER / kernel / FILES[run[1]]).exists()
+        ]
+        metafunc.parametrize("device", runs, indirect=True)
+
+
+@pytest.fixture
 def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A device to make tensors on; kernels run with one implementation inside the test."""
-    from kernels import implementation
-
     name, how = request.param
     if name == "cuda" and not CUDA:
-        if "gpu" in os.environ.get("REQUIRE", "").split(","):
-            pytest.fail("REQUIRE=gpu, and there is no CUDA device")
-        pytest.skip("no CUDA device")
+        _skip("gpu", "there is no CUDA device")
+    if how == "native" and not find_spec("numba"):
+        _skip("numba", "numba is not installed")
     if (name, how) == ("cpu", "triton"):
         if not INTERPRETER:
             if not CUDA:
                 pytest.fail("Triton was imported before this file could set it to interpret")
             pytest.skip("Triton compiles for CUDA here: not interpreted")
         monkeypatch.setenv("TRITON_INTERPRET", "1")
-    with implementation(how):
+    with kernels.implementation(how):
         yield name
+
+
+def _skip(need: str, reason: str) -> None:
+    if need in os.environ.get("REQUIRE", "").split(","):
+        pytest.fail(f"REQUIRE={need}, and {reason}")
+    pytest.skip(reason)
 
 
 @pytest.fixture(autouse=True)
