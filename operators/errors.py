@@ -2,6 +2,7 @@
 
 OperatorError
 ├── BadParameter      a setting is not what the operator allows
+├── MissingSignal     an operator needs a signal that is not given
 ├── ShapeError        a tensor's shape, dtype, device or content is not what the operator takes
 └── UnknownOperator   no operator has this name
 """
@@ -13,6 +14,10 @@ class OperatorError(ValueError):
 
 class BadParameter(OperatorError):
     """A setting is unknown or outside what is allowed; the message names `operator.setting`."""
+
+
+class MissingSignal(OperatorError):
+    """An operator needs a signal that is not given; the message names it."""
 
 
 class ShapeError(OperatorError):

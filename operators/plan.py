@@ -3,13 +3,30 @@
 import torch
 from torch import Tensor
 
-from operators.types import Reduction
+from kernels import top_k
+from operators.types import Reduction, Tokens
 
 
 def identity(weight: Tensor, offsets: Tensor) -> Reduction:
     """Every token stays as it is."""
     group = torch.arange(weight.shape[0], device=weight.device)
     return Reduction(group=group, weight=weight, offsets=offsets)
+
+
+def keep_top(score: Tensor, tokens: Tokens, budget: Tensor) -> Reduction:
+    """The `budget[s]` tokens of the highest score of each segment; the others are dropped.
+
+    score fp32 `[N]`, budget int64 `[S]`. What stays keeps its order.
+    """
+    kept = top_k(score, tokens.offsets, budget)
+    return Reduction(group=kept.group, weight=tokens.size, offsets=kept.offsets)
+
+
+def keep_where(keep: Tensor, tokens: Tokens) -> Reduction:
+    """The tokens for which `keep`, bool `[N]`, holds; the others are dropped."""
+    ahead = torch.cat([keep.new_zeros(1, dtype=torch.int64), keep.cumsum(0)])  # [N+1]
+    group = torch.where(keep, ahead[:-1], -1)
+    return Reduction(group=group, weight=tokens.size, offsets=ahead[tokens.offsets])
 
 
 def merge_into(target: Tensor, weight: Tensor, offsets: Tensor) -> Reduction:

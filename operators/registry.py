@@ -4,14 +4,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
 
+from operators import methods
 from operators.base import Operator, Stage
 from operators.errors import BadParameter, UnknownOperator
-from operators.rlt import RLT
-from operators.tome import ToMe
 
 OPERATORS: dict[str, type[Operator]] = {
-    "rlt": RLT,
-    "tome": ToMe,
+    cls.__name__.lower(): cls for cls in vars(methods).values() if isinstance(cls, type)
 }
 
 

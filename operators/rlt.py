@@ -2,34 +2,40 @@
 
 Paper: Choudhury et al. 2024, arXiv:2411.05222, section 3. Differs: state carried across chunks.
 Shapes: [T, H, W, 3] uint8 -> keep, run, distance [T/tubelet, H/cell, W/cell]. Stage: pixel.
-Raises: ShapeError if frames do not divide into tubelets and cells, or differ in size from the
-    state; BadParameter if the threshold is not a number.
+Raises: ShapeError if frames do not divide into tubelets and cells, or differ from the state in
+    size, device or kind of test; BadParameter for a setting that is not allowed.
 
-Distances are those of ImageNet-normalised pixels. The chain is pairwise, as in the official code:
-each tubelet is compared with the one before, not with the run's head. No length embedding.
-`symmetric` also compares first frames with each other, so that an event seen only in a tubelet's
-first frame keeps that tubelet too (ours; off for parity with the official code).
+The defaults are the paper's and its official code's: last frame against the first frame of the
+tubelet before, mean absolute difference, no length embedding. The rest is ours. `symmetric`
+compares first frames too, so that an event seen only there keeps that tubelet. `anchor: head`
+compares with the tubelet that was sent, so that what comes slowly adds up. `refresh` bounds a run.
+`change: robust` is the test of robust.py, for cameras that flicker and things that are small.
+
+The threshold is in ImageNet-normalised pixels whatever the model: frames are uint8, so its own
+normalisation plays no part. 0.1 is 5.76 grey levels, 0.0842 in CLIP's normalisation, 0.0452 in
+SigLIP's and Qwen3-VL's (mean and std 0.5), 0.0226 of a range of [0, 1].
 """
 
-import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from kernels import run_length
 from operators.base import PixelOperator
-from operators.errors import BadParameter, ShapeError
+from operators.errors import ShapeError
+from operators.robust import RobustState, RobustTest
+from operators.settings import setting
 from operators.types import Selection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class RLTState:
-    """What a chunk leaves for the next one."""
+    """What a chunk leaves for the next one, of the plain test."""
 
     front: Tensor
-    """uint8 `[H, W, 3]`: first frame of the last tubelet."""
+    """uint8 `[H, W, 3]`: first frame of each cell's anchor tubelet."""
     open_run: Tensor
     """int32 `[h, w]`: length so far of each cell's open run, counted from its kept tubelet,
     whichever chunk that was in."""
@@ -39,84 +45,126 @@ class RLTState:
 
 
 @dataclass(frozen=True)
-class RLT(PixelOperator[RLTState]):
-    threshold: float = 0.1
-    symmetric: bool = False
-
-    def __post_init__(self) -> None:
-        value: Any = self.threshold  # what YAML gave
-        hint = (
-            "threshold is the mean absolute difference of normalised pixels above which a cell "
-            "is sent again, e.g. 0.1 (−1 keeps everything)"
-        )
-        if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
-            raise BadParameter(f"rlt.threshold: {value!r} is not a number; {hint}")
-        if math.isinf(value):
-            raise BadParameter(f"rlt.threshold: {value!r} is not finite; {hint}")
-        if not isinstance(self.symmetric, bool):
-            raise BadParameter(
-                f"rlt.symmetric: {self.symmetric!r} is not true or false; symmetric also compares "
-                "the first frames of tubelets"
-            )
+class RLT(PixelOperator[RLTState | RobustState]):
+    threshold: float = setting(
+        0.1,
+        "the mean absolute difference of normalised pixels above which a cell is sent again, "
+        "e.g. 0.1; below 0 it always is",
+    )
+    symmetric: bool = setting(False, "true to compare the first frames of tubelets too")
+    anchor: Literal["prev", "head"] = setting(
+        "prev", "what a cell is compared with: the tubelet before, or the one it was sent with"
+    )
+    refresh: int | None = setting(
+        None, "after how many tubelets a cell is sent again, e.g. 16", within="[1, 2147483647]"
+    )
+    change: Literal["plain", "robust"] = setting(
+        "plain", "how change is measured: the paper's way, or past exposure and noise"
+    )
 
     def select(
-        self, frames: Tensor, state: RLTState | None, *, tubelet: int, cell: int
-    ) -> Selection[RLTState]:
-        if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != torch.uint8:
-            raise ShapeError(
-                f"frames are {frames.dtype} {list(frames.shape)}; rlt takes uint8 [T, H, W, 3]."
-            )
-        t, height, width, _ = frames.shape
-        if tubelet < 1 or cell < 1:
-            raise ShapeError(f"tubelet {tubelet}, cell {cell}: both must be at least 1.")
-        if t < 1 or t % tubelet:
-            raise ShapeError(
-                f"{t} frames do not make whole tubelets of {tubelet}: give a multiple, at least "
-                "one tubelet; repeat the last frame at the end of a video."
-            )
-        if height % cell or width % cell:
-            raise ShapeError(
-                f"frames of {height} x {width} do not make whole cells of {cell}: resize or pad "
-                "them first."
-            )
+        self, frames: Tensor, state: RLTState | RobustState | None, *, tubelet: int, cell: int
+    ) -> Selection[RLTState | RobustState]:
+        _check_frames(frames, tubelet, cell)
+        if self.change == "robust":
+            return self._robust(frames, state, tubelet, cell)
+        return self._plain(frames, state, tubelet, cell)
+
+    def _plain(
+        self, frames: Tensor, state: RLTState | RobustState | None, tubelet: int, cell: int
+    ) -> Selection[RLTState | RobustState]:
         if state is not None:
-            _check_state(state, frames, (height // cell, width // cell))
+            if not isinstance(state, RLTState):
+                raise _other_test(state)
+            _check_state(state.front.shape[:2], state.open_run, frames, (1, cell))
         result = run_length(
             frames[None],
             tubelet=tubelet,
             cell=cell,
             threshold=self.threshold,
             front=None if state is None else state.front[None],
+            open_run=None if state is None else state.open_run[None],
+            anchor=self.anchor,
+            refresh=self.refresh,
             symmetric=self.symmetric,
         )
-        keep, run = result.keep[0], result.run[0]
         return Selection(
-            keep=keep,
-            run=run,
+            keep=result.keep[0],
+            run=result.run[0],
             distance=result.distance[0],
-            # A copy: a view would hold the whole chunk, and change with a reused buffer.
-            state=RLTState(front=frames[-tubelet].clone(), open_run=_open_run(keep, run, state)),
+            state=RLTState(front=result.front[0], open_run=result.open_run[0]),
         )
 
+    def _robust(
+        self, frames: Tensor, state: RLTState | RobustState | None, tubelet: int, cell: int
+    ) -> Selection[RLTState | RobustState]:
+        test = RobustTest(
+            tubelet=tubelet,
+            cell=cell,
+            threshold=self.threshold,
+            symmetric=self.symmetric,
+            from_head=self.anchor == "head",
+            refresh=self.refresh,
+        )
+        if state is not None:
+            if not isinstance(state, RobustState):
+                raise _other_test(state)
+            _check_state(state.anchor.shape[1:], state.open_run, frames, (test.block, cell))
+        keep, distance, left = test.decide(frames, state)
+        return Selection(keep=keep, run=_runs(keep), distance=distance, state=left)
 
-def _open_run(keep: Tensor, run: Tensor, state: RLTState | None) -> Tensor:
-    # The open run began at the last kept tubelet, the one whose run reaches the end.
+
+def _runs(keep: Tensor) -> Tensor:
+    """int32: of each kept cell, bool `[T', h, w]`, the tubelets to the next kept one or the end."""
     tubelets = keep.shape[0]
-    age = torch.arange(tubelets, 0, -1, dtype=run.dtype, device=run.device)
-    here = torch.where(keep & (run == age[:, None, None]), run, 0).amax(dim=0)
-    if state is None:
-        return here
-    return torch.where(keep.any(dim=0), here, state.open_run + tubelets)
+    at = torch.arange(tubelets, device=keep.device, dtype=torch.int32)[:, None, None]
+    kept_at = torch.where(keep, at, tubelets)
+    following = kept_at.flip(0).cummin(0).values.flip(0)[1:]
+    ends = torch.cat([following, torch.full_like(kept_at[:1], tubelets)])
+    return torch.where(keep, ends - at, 0)
 
 
-def _check_state(state: RLTState, frames: Tensor, grid: tuple[int, int]) -> None:
-    if state.front.shape != frames.shape[1:] or state.open_run.shape != grid:
+def _check_frames(frames: Tensor, tubelet: int, cell: int) -> None:
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != torch.uint8:
         raise ShapeError(
-            f"state is of frames {list(state.front.shape)} with cells "
-            f"{list(state.open_run.shape)}, this chunk has frames {list(frames.shape[1:])} with "
-            f"cells {list(grid)}: after a change of size start afresh with state=None."
+            f"frames are {frames.dtype} {list(frames.shape)}; rlt takes uint8 [T, H, W, 3]."
         )
-    if state.front.device != frames.device:
+    t, height, width, _ = frames.shape
+    if tubelet < 1 or cell < 1:
+        raise ShapeError(f"tubelet {tubelet}, cell {cell}: both must be at least 1.")
+    if t < 1 or t % tubelet:
         raise ShapeError(
-            f"state is on {state.front.device}, frames are on {frames.device}; move one of them."
+            f"{t} frames do not make whole tubelets of {tubelet}: give a multiple, at least "
+            "one tubelet; repeat the last frame at the end of a video."
         )
+    if height % cell or width % cell:
+        raise ShapeError(
+            f"frames of {height} x {width} do not make whole cells of {cell}: resize or pad "
+            "them first."
+        )
+
+
+def _check_state(
+    places: torch.Size, open_run: Tensor, frames: Tensor, pixels: tuple[int, int]
+) -> None:
+    """A state's places of pixels[0] and cells of pixels[1] pixels must cover the frames."""
+    height, width = frames.shape[1:3]
+    grids = zip((places, open_run.shape), pixels, strict=True)
+    sizes = [[rows * edge, columns * edge] for (rows, columns), edge in grids]
+    if any(size != [height, width] for size in sizes):
+        raise ShapeError(
+            f"state is of frames {sizes[0]} with cells {list(open_run.shape)}, this chunk has "
+            f"frames {[height, width]} with cells {[height // pixels[1], width // pixels[1]]}: "
+            "after a change of size start afresh with state=None."
+        )
+    if open_run.device != frames.device:
+        raise ShapeError(
+            f"state is on {open_run.device}, frames are on {frames.device}; move one of them."
+        )
+
+
+def _other_test(state: RLTState | RobustState) -> ShapeError:
+    return ShapeError(
+        f"{state} is of the other change test; after a change of rlt.change start afresh with "
+        "state=None."
+    )

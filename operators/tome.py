@@ -1,8 +1,9 @@
 """ToMe: merge the most similar pairs of tokens in each segment until a fraction remains.
 
 Paper: Bolya et al. 2023, arXiv:2210.09461, section 3. Differs: applied once after the encoder.
-Shapes: [N, D] -> [M, D], M = max(1, round(keep * n)) per segment. Cost: n^2 D / 4. Stage: token.
-Raises: BadParameter if keep is not in (0, 1].
+Shapes: [N, D] -> [M, D], M = max(1, round(keep * n)) per segment. Cost: n^2 D / 4. Needs: nothing.
+    Stage: token.
+Raises: BadParameter if a setting is not allowed.
 
 Similarity is the cosine of the features themselves, since keys are gone after the encoder. A
 round can merge at most half of a segment, so a keep below 0.5 takes several. What stays keeps its
@@ -11,29 +12,21 @@ never merge, so a segment that has them may end with more than M.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 from kernels import bipartite_match
 from operators.apply import apply
-from operators.base import TokenOperator
-from operators.errors import BadParameter
+from operators.base import NOTHING, Planner
 from operators.plan import compose, identity, merge_into
-from operators.types import Reduction, Tokens
+from operators.settings import setting
+from operators.types import Reduction, Signals, Tokens
 
 
 @dataclass(frozen=True)
-class ToMe(TokenOperator):
-    keep: float = 0.5
+class ToMe(Planner):
+    keep: float = setting(0.5, "the fraction of tokens kept, e.g. 0.25", within="(0, 1]")
+    proportional: bool = setting(True, "true where the LLM's attention is to grow with sizes")
 
-    def __post_init__(self) -> None:
-        value: Any = self.keep  # what YAML gave
-        hint = "keep is the fraction of tokens kept, e.g. 0.25"
-        if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-            raise BadParameter(f"tome.keep: {value!r} is not a number; {hint}")
-        if not 0 < value <= 1:
-            raise BadParameter(f"tome.keep: {value!r} is not in (0, 1]; {hint}")
-
-    def plan(self, tokens: Tokens) -> Reduction:
+    def plan(self, tokens: Tokens, signals: Signals = NOTHING) -> Reduction:
         lengths = tokens.offsets.diff()
         wanted = (lengths.double() * self.keep).round().long().clamp(min=1)
         reduction = identity(tokens.size, tokens.offsets)
@@ -45,7 +38,7 @@ class ToMe(TokenOperator):
             match = bipartite_match(merged.data, merged.offsets, surplus)
             step = merge_into(match.target, merged.size, merged.offsets)
             before = merged.num_tokens
-            merged = apply(merged, step)
+            merged, _ = apply(merged, NOTHING, step)
             if merged.num_tokens == before:  # what is left has NaN in it
                 return reduction
             reduction = compose(reduction, step)

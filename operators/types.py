@@ -1,4 +1,4 @@
-"""The values operators take and return: packed tokens, the plan that reduces them, a selection."""
+"""The values operators take and return: packed tokens, what is known of them, plans, selections."""
 
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -71,11 +71,81 @@ class Tokens:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Signals:
+    """What else is known of each token; fields are absent (None) unless an operator needs them.
+
+    They are reduced together with the tokens, so that the next operator never sees a stale one.
+    """
+
+    attention: Tensor | None = None
+    """fp32 `[N]`: attention each token receives. Token stage: from the [CLS] token, or where there
+    is none the mean over the queries of its segment; decoder stage: from the last token of the
+    context, mean over heads."""
+    keys: Tensor | None = None
+    """fp32 `[N, K]`: the token's attention key, heads side by side."""
+    change: Tensor | None = None
+    """fp32 `[N]`: mean absolute difference of the cell's pixels, in [0, 1], between the last frame
+    of its tubelet and the first one of the tubelet before; inf where there is none before."""
+
+    def __post_init__(self) -> None:
+        lengths = {}
+        for name in SIGNALS:
+            tensor = getattr(self, name)
+            if tensor is None:
+                continue
+            rank = 2 if name == "keys" else 1
+            if tensor.dtype != torch.float32 or tensor.ndim != rank:
+                raise ShapeError(f"{self}: {name} must be float32 of {rank} dimension(s).")
+            lengths[name] = tensor.shape[0]
+        if len(set(lengths.values())) > 1:
+            raise ShapeError(f"{self}: fields are of different numbers of tokens.")
+
+    @property
+    def present(self) -> frozenset[str]:
+        """Names of the fields that are given."""
+        return frozenset(name for name in SIGNALS if getattr(self, name) is not None)
+
+    def __repr__(self) -> str:
+        return "Signals(" + ", ".join(f"{n}={_shape(getattr(self, n))}" for n in SIGNALS) + ")"
+
+
+SIGNALS = ("attention", "keys", "change")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Mixing:
+    """How outputs are made of tokens, where that is more than a mean of each one's own sources.
+
+    Output `slot[e]` receives `weight[e]` times token `source[e]`, for every e, summed as they are.
+    """
+
+    slot: Tensor
+    """int64 `[E]`."""
+    source: Tensor
+    """int64 `[E]`."""
+    weight: Tensor
+    """fp32 `[E]`."""
+
+    def __post_init__(self) -> None:
+        if self.slot.dtype != torch.int64 or self.slot.ndim != 1:
+            raise ShapeError(f"{self}: slot must be int64 [E].")
+        _expect(self, "source", self.source, torch.int64, tuple(self.slot.shape))
+        _expect(self, "weight", self.weight, torch.float32, tuple(self.slot.shape))
+
+    def __repr__(self) -> str:
+        return (
+            f"Mixing(slot={_shape(self.slot)}, source={_shape(self.source)}, "
+            f"weight={_shape(self.weight)})"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Reduction:
     """A plan: which output token each token goes to, and how much it counts there.
 
     Output slots are dense and in the order of the segments: segment s owns
-    `offsets[s] .. offsets[s+1] - 1`.
+    `offsets[s] .. offsets[s+1] - 1`. Sizes, runs and positions always follow `group`; features do,
+    as weighted means, unless there is a `mixing`.
     """
 
     group: Tensor
@@ -84,6 +154,7 @@ class Reduction:
     """fp32 `[N]`: share in the slot's mean, relative to the others in it."""
     offsets: Tensor
     """int64 `[S+1]`: segment borders after the reduction, from 0 to M."""
+    mixing: Mixing | None = None
 
     def __post_init__(self) -> None:
         if self.group.dtype != torch.int64 or self.group.ndim != 1:
@@ -94,8 +165,19 @@ class Reduction:
     def __repr__(self) -> str:
         return (
             f"Reduction(group={_shape(self.group)}, weight={_shape(self.weight)}, "
-            f"offsets={_shape(self.offsets)})"
+            f"offsets={_shape(self.offsets)}, mixing={self.mixing!r})"
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Result:
+    """What is left after an operator."""
+
+    tokens: Tokens
+    signals: Signals
+    reduction: Reduction
+    state: object | None
+    """To be given with the next chunk of the same stream; None if the operator carries nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)

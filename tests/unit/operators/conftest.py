@@ -1,7 +1,14 @@
 import os
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
+
+if find_spec("hypothesis") is None:  # a GPU machine that has torch, Triton and pytest only
+    collect_ignore = [
+        path.name for path in Path(__file__).parent.glob("test_*.py") if "given" in path.read_text()
+    ]
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -38,9 +39,12 @@ class Arrays(Mapping[str, Tensor]):
     def __init__(self, path: Path, device: str) -> None:
         self.path = path
         self.device = device
+        self.metadata: dict[str, str] = {}
         self._tensors: dict[str, Tensor]
         if path.suffix == ".safetensors":
             self._tensors = load_file(path)
+            with safe_open(path, "pt") as archive:
+                self.metadata = archive.metadata() or {}
         else:
             with np.load(path) as archive:
                 self._tensors = {key: torch.from_numpy(archive[key]) for key in archive.files}

@@ -1,20 +1,40 @@
-"""Every operator with two settings, and one setting under which it changes nothing."""
+"""Every operator with two settings or more, and one under which it changes nothing."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import NamedTuple
 
-from operators import RLT, Operator, ToMe
+from operators import Operator, build
 
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    name: str
-    settings: tuple[Operator, Operator]
-    neutral: Operator
+Settings = Mapping[str, object]
 
 
-MATRIX = [
-    Row(
-        name="rlt", settings=(RLT(), RLT(threshold=0.5, symmetric=True)), neutral=RLT(threshold=-1)
+class Row(NamedTuple):
+    settings: tuple[Settings, ...]
+    neutral: Settings
+
+
+MATRIX = {
+    "dtd": Row(({}, {"space": "pixel", "threshold": 0.3}, {"relative": True}), {"threshold": 1}),
+    "evs": Row(({}, {"space": "pixel", "rate": 0.75}), {"rate": 0}),
+    "fastv": Row(({}, {"layer": 3, "drop": 0.75}), {"drop": 0}),
+    "prumerge": Row(({}, {"plus": True}), {"ratio": 1, "neighbors": 0, "order": "raster"}),
+    "rlt": Row(
+        (
+            {},
+            {"threshold": 0.5, "symmetric": True},
+            {"change": "robust", "anchor": "head", "symmetric": True},
+            {"anchor": "head", "refresh": 2},
+        ),
+        {"threshold": -1},
     ),
-    Row(name="tome", settings=(ToMe(), ToMe(keep=0.2)), neutral=ToMe(keep=1)),
-]
+    "tome": Row(({}, {"keep": 0.2}), {"keep": 1}),
+}
+
+
+def configured() -> list[Operator]:
+    """Every operator under every setting of its row."""
+    return [build(name, given) for name, row in MATRIX.items() for given in row.settings]
+
+
+def neutral() -> list[Operator]:
+    return [build(name, row.neutral) for name, row in MATRIX.items()]

@@ -1,12 +1,18 @@
+from typing import Any, Literal
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from operators import RLT, RLTState, ShapeError
+from operators import RLT, BadParameter, RLTState, ShapeError
+from operators.robust import RobustState
 
 from .test_properties import make_frames
+
+Anchor = Literal["prev", "head"]
+Change = Literal["plain", "robust"]
 
 
 def grey(levels: list[list[int]]) -> Tensor:
@@ -21,6 +27,7 @@ def test_five_tubelets_by_hand() -> None:
     assert selection.keep[:, 0].int().tolist() == [[1, 1, 1], [0, 0, 0], [0, 1, 0]] + 2 * [[0] * 3]
     assert selection.run[:, 0].tolist() == [[5, 2, 5], [0, 0, 0], [0, 3, 0], [0, 0, 0], [0, 0, 0]]
     assert selection.state.open_run.tolist() == [[5, 3, 5]]
+    assert isinstance(selection.state, RLTState)
     assert selection.state.front[0, :, 0].tolist() == [9, 7, 20]
 
 
@@ -34,7 +41,7 @@ def test_next_chunk_continues_the_runs_by_hand() -> None:
 
 def joined(chunks: list[Tensor], operator: RLT, tubelet: int) -> tuple[Tensor, Tensor, Tensor]:
     """keep, run and distance of the whole video, from its chunks: how a consumer joins them."""
-    state: RLTState | None = None
+    state: RLTState | RobustState | None = None
     keeps: list[Tensor] = []
     runs: list[Tensor] = []
     distances: list[Tensor] = []
@@ -64,14 +71,23 @@ def joined(chunks: list[Tensor], operator: RLT, tubelet: int) -> tuple[Tensor, T
     tubelet=st.integers(1, 3),
     sizes=st.lists(st.integers(1, 3), min_size=1, max_size=5),
     symmetric=st.booleans(),
+    anchor=st.sampled_from(["prev", "head"]),
+    refresh=st.sampled_from([None, 1, 3]),
+    change=st.sampled_from(["plain", "robust"]),
     seed=st.integers(0, 2**31),
 )
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=100)
 def test_chunks_with_state_equal_one_pass(
-    tubelet: int, sizes: list[int], symmetric: bool, seed: int
+    tubelet: int,
+    sizes: list[int],
+    symmetric: bool,
+    anchor: Anchor,
+    refresh: int | None,
+    change: Change,
+    seed: int,
 ) -> None:
     frames = make_frames(sum(sizes), tubelet, seed)
-    operator = RLT(symmetric=symmetric)
+    operator = RLT(symmetric=symmetric, anchor=anchor, refresh=refresh, change=change)
     whole = operator.select(frames, None, tubelet=tubelet, cell=2)
     chunks = list(torch.split(frames, [size * tubelet for size in sizes]))
     keep, run, distance = joined(chunks, operator, tubelet)
@@ -80,12 +96,34 @@ def test_chunks_with_state_equal_one_pass(
     assert torch.equal(distance, whole.distance)
 
 
-def test_state_does_not_share_memory_with_the_chunk() -> None:
+@pytest.mark.parametrize("change", ["plain", "robust"])
+def test_state_does_not_share_memory_with_the_chunk(change: Change) -> None:
     frames = make_frames(2, 2, seed=0)
-    state = RLT().select(frames, None, tubelet=2, cell=2).state
-    expected = frames[2].clone()
+    operator = RLT(change=change)
+    state = operator.select(frames, None, tubelet=2, cell=2).state
+    after = make_frames(1, 2, seed=1)
+    expected = operator.select(after, state, tubelet=2, cell=2)
     frames.zero_()
-    assert torch.equal(state.front, expected)
+    again = operator.select(after, state, tubelet=2, cell=2)
+    assert torch.equal(again.distance, expected.distance)
+
+
+@pytest.mark.parametrize("change", ["plain", "robust"])
+def test_slow_drift_needs_the_head_as_anchor(change: Change) -> None:
+    # One cell of four brightens by 4 grey levels a tubelet; 0.1 is 5.76.
+    frames = grey([[100 + 4 * t, 90, 80, 70] for t in range(5)])
+    assert not RLT(change=change).select(frames, None, tubelet=1, cell=1).keep[1:].any()
+    head = RLT(anchor="head", change=change).select(frames, None, tubelet=1, cell=1)
+    assert head.keep[:, 0].int().tolist() == [[1] * 4, [0] * 4, [1, 0, 0, 0], [0] * 4, [1, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("change", ["plain", "robust"])
+def test_a_run_is_no_longer_than_refresh(change: Change) -> None:
+    frames = grey([[5, 80]] * 7)
+    selection = RLT(refresh=3, change=change).select(frames, None, tubelet=1, cell=1)
+    assert selection.keep[:, 0, 0].int().tolist() == [1, 0, 0, 1, 0, 0, 1]
+    assert selection.run[:, 0, 1].tolist() == [3, 0, 0, 3, 0, 0, 1]
+    assert selection.distance[3].tolist() == [[0.0, 0.0]]  # nothing changed: no sign of a cut
 
 
 def test_flash_in_a_first_frame_needs_symmetric() -> None:
@@ -112,7 +150,33 @@ def test_frames_that_do_not_divide_fail() -> None:
 
 def test_a_change_of_size_fails() -> None:
     frames = make_frames(2, 1, seed=0)
-    state = RLT().select(frames, None, tubelet=1, cell=2).state
-    for other, cell in ((frames[:, :2], 2), (frames, 1)):
-        with pytest.raises(ShapeError, match="start afresh with state=None"):
-            RLT().select(other, state, tubelet=1, cell=cell)
+    for operator in (RLT(), RLT(change="robust")):
+        state = operator.select(frames, None, tubelet=1, cell=2).state
+        for other, cell in ((frames[:, :2], 2), (frames, 1)):
+            with pytest.raises(ShapeError, match="start afresh with state=None"):
+                operator.select(other, state, tubelet=1, cell=cell)
+
+
+def test_a_state_of_the_other_test_fails() -> None:
+    frames = make_frames(2, 1, seed=0)
+    both: tuple[tuple[Change, Change], ...] = (("plain", "robust"), ("robust", "plain"))
+    for change, other in both:
+        state = RLT(change=change).select(frames, None, tubelet=1, cell=2).state
+        with pytest.raises(ShapeError, match=r"other change test; .* state=None"):
+            RLT(change=other).select(frames, state, tubelet=1, cell=2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"anchor": "first"}, "rlt.anchor: 'first' is not one of 'prev', 'head'"),
+        ({"change": True}, "rlt.change: True is not one of 'plain', 'robust'"),
+        ({"refresh": 0}, r"rlt.refresh: 0 is not a whole number in \[1, 2147483647\], or null"),
+        ({"refresh": 2.5}, "rlt.refresh: 2.5 is not a whole number"),
+        ({"refresh": True}, "rlt.refresh: True is not a whole number"),
+    ],
+    ids=str,
+)
+def test_bad_settings_fail(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadParameter, match=said):
+        RLT(**settings)

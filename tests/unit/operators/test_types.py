@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 
 import operators
-from operators import Reduction, ShapeError, apply
+from operators import Mixing, Reduction, ShapeError, Signals, apply
 from operators.plan import compose, identity, merge_into
 
-from .test_properties import assert_equal, make_tokens
+from .streams import assert_equal, make_signals, make_tokens
 
 
 def test_all_is_true() -> None:
@@ -56,12 +56,15 @@ def test_reduction_that_does_not_fit_fails() -> None:
         Reduction(group=torch.arange(3), weight=tokens.size[:2], offsets=tokens.offsets)
     other = make_tokens([1, 1], seed=0)
     with pytest.raises(ShapeError, match="does not fit"):
-        apply(tokens, identity(other.size, other.offsets))
+        apply(tokens, Signals(), identity(other.size, other.offsets))
 
 
 def test_identity_changes_nothing() -> None:
     tokens = make_tokens([3, 0, 2], seed=0)
-    assert_equal(apply(tokens, identity(tokens.size, tokens.offsets)), tokens)
+    signals = make_signals(tokens)
+    same, still = apply(tokens, signals, identity(tokens.size, tokens.offsets))
+    assert_equal(same, tokens)
+    assert_equal(still, signals)
 
 
 def test_dropped_tokens_leave_no_trace() -> None:
@@ -71,20 +74,22 @@ def test_dropped_tokens_leave_no_trace() -> None:
     plan = Reduction(
         group=torch.tensor([0, -1, 1]), weight=tokens.size, offsets=torch.tensor([0, 2])
     )
-    reduced = apply(dataclasses.replace(tokens, data=data), plan)
+    reduced, _ = apply(dataclasses.replace(tokens, data=data), Signals(), plan)
     assert torch.equal(reduced.data, data[[0, 2]])
     assert torch.equal(reduced.pos, tokens.pos[[0, 2]])
     assert torch.equal(reduced.run, tokens.run[[0, 2]])
 
 
 def test_position_rounds_down_by_weight() -> None:
-    tokens = make_tokens([3], seed=0)  # places (0, 0, 0), (0, 0, 1), (0, 0, 2)
+    row = torch.tensor([[0, 0, 0], [0, 0, 1], [0, 0, 2]], dtype=torch.int32)
+    tokens = dataclasses.replace(make_tokens([3], seed=0), pos=row)
     plan = merge_into(torch.tensor([1, 1, 1]), torch.tensor([1.0, 1.0, 1.0]), tokens.offsets)
-    assert apply(tokens, plan).pos.tolist() == [[0, 0, 1]]
+    assert apply(tokens, Signals(), plan)[0].pos.tolist() == [[0, 0, 1]]
     # Weights that are not whole must not push a common place below itself.
     at = torch.tensor([[5, 5, 5]] * 3, dtype=torch.int32)
     uneven = merge_into(torch.tensor([1, 1, 1]), torch.tensor([0.1, 0.2, 0.7]), tokens.offsets)
-    assert apply(dataclasses.replace(tokens, pos=at), uneven).pos.tolist() == [[5, 5, 5]]
+    together, _ = apply(dataclasses.replace(tokens, pos=at), Signals(), uneven)
+    assert together.pos.tolist() == [[5, 5, 5]]
 
 
 def test_merge_into_keeps_order_and_compose_chains() -> None:
@@ -103,3 +108,55 @@ def test_merge_into_keeps_order_and_compose_chains() -> None:
     )
     kept = identity(torch.ones(2), torch.tensor([0, 1, 2]))
     assert compose(dropped, kept).group.tolist() == [0, -1, 0, -1, 1]
+
+
+def test_signals_are_reduced_with_their_tokens() -> None:
+    tokens = make_tokens([3], seed=0)
+    signals = Signals(
+        attention=torch.tensor([0.125, 0.25, 0.5]),
+        keys=torch.tensor([[0.0], [4.0], [7.0]]),
+        change=torch.tensor([0.5, 0.25, torch.inf]),
+    )
+    plan = merge_into(torch.tensor([1, 1, 2]), torch.tensor([1.0, 3.0, 1.0]), tokens.offsets)
+    _, left = apply(tokens, signals, plan)
+    assert left.attention is not None
+    assert left.keys is not None
+    assert left.change is not None
+    assert left.attention.tolist() == [0.375, 0.5]
+    assert left.keys.tolist() == [[3.0], [7.0]]
+    assert left.change.tolist() == [0.5, torch.inf]
+
+
+def test_mixing_by_hand() -> None:
+    tokens = dataclasses.replace(
+        make_tokens([3], seed=0), data=torch.tensor([[1.0], [10.0], [100.0]]).bfloat16()
+    )
+    mixing = Mixing(
+        slot=torch.tensor([1, 0, 1]),
+        source=torch.tensor([2, 0, 1]),
+        weight=torch.tensor([0.5, 1.0, 2.0]),
+    )
+    plan = Reduction(
+        group=torch.tensor([0, 1, 1]),
+        weight=tokens.size,
+        offsets=torch.tensor([0, 2]),
+        mixing=mixing,
+    )
+    reduced, _ = apply(tokens, Signals(), plan)
+    assert reduced.data.tolist() == [[1.0], [70.0]]
+    assert reduced.data.dtype == torch.bfloat16
+    assert reduced.size[1] == tokens.size[1:].sum()
+
+
+def test_signals_and_mixing_that_do_not_fit_fail() -> None:
+    with pytest.raises(ShapeError, match=r"attention must be float32 of 1 dimension"):
+        Signals(attention=torch.zeros(2, dtype=torch.bfloat16))
+    with pytest.raises(ShapeError, match=r"keys must be float32 of 2 dimension"):
+        Signals(keys=torch.zeros(2))
+    with pytest.raises(ShapeError, match="different numbers of tokens"):
+        Signals(attention=torch.zeros(2), change=torch.zeros(3))
+    slot = torch.arange(2)
+    with pytest.raises(ShapeError, match=r"source must be int64\[2\]"):
+        Mixing(slot=slot, source=torch.arange(3), weight=torch.ones(2))
+    with pytest.raises(ShapeError, match=r"weight must be float32\[2\]"):
+        Mixing(slot=slot, source=slot, weight=torch.ones(2).double())

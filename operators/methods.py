@@ -1,0 +1,9 @@
+"""Every method there is: an import here is all that makes an operator known by its name."""
+# ruff: noqa: F401 - the imports are the list
+
+from operators.dtd import DTD
+from operators.evs import EVS
+from operators.fastv import FastV
+from operators.prumerge import PruMerge
+from operators.rlt import RLT
+from operators.tome import ToMe
