@@ -12,6 +12,7 @@ import structlog
 from streamer.actors.worker import JobWorker
 from streamer.adapters.clock import Clock
 from streamer.adapters.queue import Entry, Queue
+from streamer.core.pipeline import build_pipeline
 from streamer.errors import WireError
 from streamer.events import (
     Event,
@@ -57,7 +58,7 @@ class Captioning:
         self.model = model
         self.queue = queue
         self.clock = clock
-        self.session = Session(model)
+        self.session = Session(model, build_pipeline(job.settings.pipeline))
         self.said = queue.last(job.id, "events")
         self.totals = Totals()
         self.t0 = self.t1 = 0.0

@@ -133,6 +133,7 @@ class ModelActor(LivingActor):
                     wanted.name,
                     device=wanted.device,
                     dtype=wanted.dtype,
+                    attention=wanted.attention,
                     max_cells=wanted.max_cells,
                 )
             except ModelError as exc:

@@ -88,6 +88,11 @@ class Layout:
         """An answer as it stands in training, with its end."""
         return self._text(f"{text}<|im_end|>", base)
 
+    def token(self, token: int, base: int) -> Piece:
+        """One token of an answer."""
+        positions = torch.full((3, 1), base)
+        return Piece(ids=torch.tensor([token]), positions=positions, next_base=base + 1)
+
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False)
 

@@ -270,7 +270,7 @@ def test_a_group_whose_i_chunk_is_broken_is_not_mixed_into_the_one_before(
     alone.restart(8.0)
     alone.append(decode(tokens[5].fields))
     assert session.length == alone.length
-    for ours, theirs in zip(session.cache.layers, alone.cache.layers, strict=True):
+    for ours, theirs in zip(session.layers, alone.layers, strict=True):
         assert torch.equal(ours.keys, theirs.keys)
 
 
@@ -438,7 +438,7 @@ def test_questions_leave_the_session_as_it_was(model: VideoModel, tokens: list[E
         worker = captioner_of(model, queue)
         session = taken(worker).session
         run(worker)
-        trunks.append([layer.keys for layer in session.cache.layers])
+        trunks.append([layer.keys for layer in session.layers])
     assert all(torch.equal(a, b) for a, b in zip(*trunks, strict=True))
 
 
@@ -560,6 +560,47 @@ def test_chunks_of_several_jobs_are_captioned_together(
         expected = other if job.id == "c" else default
         assert timeless(said(queue, job.id)) == as_of(job.id, expected)
         assert read_status(queue.job(job.id) or {}).state == "ended"
+
+
+def test_jobs_of_different_pipelines_are_captioned_together(
+    model: VideoModel, tokens: list[Entry]
+) -> None:
+    # Given jobs with operators inside the LLM, and one without
+    pipelines = {
+        "plain": (),
+        "first": ({"name": "fastv", "layer": 1, "drop": 0.9},),
+        "second": ({"name": "fastv", "layer": 2, "drop": 0.5},),
+    }
+    jobs = [a_job(id=id, pipeline=pipeline) for id, pipeline in pipelines.items()]
+
+    def captioned(*jobs: Job) -> list[list[Event]]:
+        queue = MemoryQueue()
+        for job in jobs:
+            fill(queue, job, of(tokens, job.id))
+        work_off(captioner_of(model, queue), *jobs)
+        return [timeless(said(queue, job.id)) for job in jobs]
+
+    # When they are captioned together
+    together = captioned(*jobs)
+    # Then each has what it has alone, and the operators make a difference
+    assert together == [events for job in jobs for events in captioned(job)]
+    assert len({tuple(e.text for e in events) for events in together}) == 3
+
+
+def test_an_operator_that_the_model_has_no_layer_for_fails_its_job_alone(
+    model: VideoModel, tokens: list[Entry]
+) -> None:
+    queue = MemoryQueue()
+    [good] = many(queue, tokens, "good")
+    bad = a_job(id="bad", pipeline=({"name": "fastv", "layer": 3},))
+    fill(queue, bad, of(tokens, "bad"))
+    work_off(captioner_of(model, queue), good, bad)
+    assert read_status(queue.job("good") or {}).state == "ended"
+    status = read_status(queue.job("bad") or {})
+    assert (status.state, status.error) == (
+        "failed",
+        "pipeline: fastv reduces before layer 3, this model's are 0 to 2; give one from 1 to 2",
+    )
 
 
 def test_a_batch_is_no_larger_than_it_may_be(model: VideoModel, tokens: list[Entry]) -> None:

@@ -13,7 +13,7 @@ from streamer.language.decoding import Ask, answer
 from streamer.language.session import Session
 from streamer.model import VideoModel
 from streamer.wire import TokenChunk
-from tests.unit.streamer.tiny import moving_square, tiny_model
+from tests.unit.streamer.tiny import joined, moving_square, tiny_model
 from tests.unit.streamer.tiny import tokens_of as encode
 
 PROMPT = "Describe what happens."
@@ -36,7 +36,7 @@ def session_of(model: VideoModel, chunks: list[TokenChunk]) -> Session:
 
 
 def trunk(session: Session) -> list[torch.Tensor]:
-    return [t for layer in session.cache.layers for t in (layer.keys, layer.values)]
+    return [t for layer in session.layers for t in (layer.keys, layer.values)]
 
 
 def test_dense_context_equals_transformers_own_run(model: VideoModel) -> None:
@@ -80,29 +80,9 @@ def test_incremental_equals_one_shot(model: VideoModel) -> None:
     assert [c.head.kind for c in chunks] == ["I", "P", "P", "P"]
     assert 0 < chunks[1].head.tokens < chunks[1].head.dense
     session = session_of(model, chunks)
-    whole = _joined(chunks)
+    whole = joined(chunks)
     for ours, once in zip(trunk(session), trunk(session_of(model, [whole])), strict=True):
         torch.testing.assert_close(ours, once, atol=1e-4, rtol=1e-4)
-
-
-def _joined(chunks: list[TokenChunk]) -> TokenChunk:
-    from dataclasses import replace
-
-    stacks = [c.deepstack for c in chunks if c.deepstack is not None]
-    return replace(
-        chunks[0],
-        head=replace(
-            chunks[0].head,
-            t1=chunks[-1].head.t1,
-            tubelet_s=tuple(s for c in chunks for s in c.head.tubelet_s),
-            tokens=sum(c.head.tokens for c in chunks),
-        ),
-        tokens=torch.cat([c.tokens for c in chunks]),
-        position=torch.cat([c.position for c in chunks]),
-        run=torch.cat([c.run for c in chunks]),
-        size=torch.cat([c.size for c in chunks]),
-        deepstack=torch.cat(stacks, dim=1),
-    )
 
 
 def test_a_question_leaves_the_trunk_untouched(model: VideoModel) -> None:

@@ -1,0 +1,80 @@
+"""What one layer of the LLM remembers: keys and values, and how much each of them counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LayerCache:
+    """One layer's keys and values of B contexts side by side, padded on the left to L tokens.
+
+    Layers of one context may differ in length. Nothing changes a cache: a longer one is a new one.
+    """
+
+    keys: Tensor
+    """(B, H, L, d), turned by their positions."""
+    values: Tensor
+    """(B, H, L, d)."""
+    bias: Tensor
+    """(B, L), of the same dtype: added to the logits of each key. 0, or log size, or `padding`."""
+
+    @classmethod
+    def empty(cls, network: Qwen3VLTextModel) -> LayerCache:
+        """Of one context without tokens."""
+        config, like = network.config, network.embed_tokens.weight
+        nothing = like.new_empty(1, config.num_key_value_heads, 0, config.head_dim)
+        return cls(keys=nothing, values=nothing, bias=like.new_empty(1, 0))
+
+    @property
+    def length(self) -> int:
+        return self.bias.shape[1]
+
+    def only(self, rows: list[int]) -> LayerCache:
+        """Some of the contexts, without the padding that none of these needs."""
+        bias = self.bias[rows]
+        first = int((bias > padding(bias.dtype)).any(0).int().argmax())
+        return LayerCache(
+            keys=self.keys[rows, :, first:],
+            values=self.values[rows, :, first:],
+            bias=bias[:, first:],
+        )
+
+    def padded(self, length: int) -> LayerCache:
+        """As long as `length`."""
+        pad = length - self.length
+        if not pad:
+            return self
+        return LayerCache(
+            keys=functional.pad(self.keys, (0, 0, pad, 0)),
+            values=functional.pad(self.values, (0, 0, pad, 0)),
+            bias=functional.pad(self.bias, (pad, 0), value=padding(self.bias.dtype)),
+        )
+
+
+def side_by_side(caches: Sequence[LayerCache]) -> LayerCache:
+    """The contexts of all of them, of the same layer."""
+    if len(caches) == 1:
+        return caches[0]
+    longest = max(cache.length for cache in caches)
+    caches = [cache.padded(longest) for cache in caches]
+    return LayerCache(
+        keys=torch.cat([cache.keys for cache in caches]),
+        values=torch.cat([cache.values for cache in caches]),
+        bias=torch.cat([cache.bias for cache in caches]),
+    )
+
+
+def padding(dtype: torch.dtype) -> float:
+    """The bias of padding: nothing real sees it any more.
+
+    It is finite, in the powers of two that kernels compute too: what sees padding alone is padding,
+    and must not become NaN.
+    """
+    return torch.finfo(dtype).min / 4
