@@ -32,6 +32,12 @@ from streamer.errors import ConfigError
 
 PREFIX = "STREAMER__"
 DEFAULT_QUESTION = "Describe what happens."
+DEFAULT_PIPELINE: dict[str, Any] = {
+    "name": "rlt",
+    "change": "robust",
+    "anchor": "head",
+    "symmetric": True,
+}
 
 
 class _Section(BaseModel):
@@ -73,6 +79,10 @@ class ModelSettings(_Section):
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="auto is bfloat16 on cuda, float32 on cpu"
+    )
+    attention: Literal["auto", "sdpa", "varlen", "triton", "flex"] = Field(
+        "auto",
+        description="of the vision encoder; auto is sdpa on cpu, varlen or triton on cuda",
     )
     max_cells: int | None = Field(None, ge=1, description="most tokens of a frame before reduction")
     max_new_tokens: int = Field(64, ge=1, le=4096, description="longest caption or answer")
@@ -246,7 +256,7 @@ class JobSettings(_Section):
     """What a job may choose for itself."""
 
     source: SourceSettings = SourceSettings()
-    pipeline: tuple[dict[str, Any], ...] = ({"name": "rlt"},)
+    pipeline: tuple[dict[str, Any], ...] = (DEFAULT_PIPELINE,)
     keyframes: KeyframeSettings = KeyframeSettings()
 
 

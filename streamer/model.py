@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -14,6 +14,7 @@ from transformers.utils.logging import disable_progress_bar
 from streamer.checkpoint import resolve
 from streamer.errors import ModelError
 from streamer.language.layout import Layout
+from streamer.vision.attention import Way, set_attention, way_for
 from streamer.vision.geometry import Geometry
 
 
@@ -31,12 +32,18 @@ class VideoModel:
 
 
 def load_model(
-    name: str, *, device: str = "auto", dtype: str = "auto", max_cells: int | None = None
+    name: str,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    attention: Way | Literal["auto"] = "auto",
+    max_cells: int | None = None,
 ) -> VideoModel:
     """Loads a checkpoint folder, or a name that transformers finds in its cache or on its hub.
 
     name: "embedded" is the checkpoint this package carries.
     device, dtype: "auto" is bfloat16 on cuda where there is one, else float32 on cpu.
+    attention: how the vision tower attends; see vision/attention.py.
     max_cells: most LLM tokens per frame before any reduction; the processor's own limit if None.
     Raises ModelError for anything that cannot be loaded.
     """
@@ -58,11 +65,17 @@ def load_model(
             "give a folder with a Qwen3-VL checkpoint (config, weights, tokenizer and video "
             "processor), or 'embedded'"
         ) from exc
+    set_attention(model.model.visual, _way(model.model.visual, attention))
     return VideoModel(
         model=model.eval().requires_grad_(False),
         layout=Layout.of(tokenizer),
         geometry=geometry_of(processor, max_cells),
     )
+
+
+def _way(tower: Qwen3VLVisionModel, wanted: Way | Literal["auto"]) -> Way:
+    channels = tower.config.hidden_size // tower.config.num_heads
+    return way_for(wanted, device=tower.device, dtype=tower.dtype, channels=channels)
 
 
 def geometry_of(processor: Any, max_cells: int | None) -> Geometry:

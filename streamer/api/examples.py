@@ -12,7 +12,7 @@ JOB = {
     "questions": [{"id": "default", "prompt": "Describe what happens."}],
     "fps": 2.0,
     "chunk_s": 2.0,
-    "pipeline": [{"name": "rlt"}],
+    "pipeline": [{"name": "rlt", "change": "robust", "anchor": "head", "symmetric": True}],
     "lag_s": 2.0,
     "reconnects": 0,
     "chunks": 12,

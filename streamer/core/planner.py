@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from operators import RLT, PixelOperator, RLTState
+from operators import RLT, PixelOperator
 from streamer.core.keyframes import Group, KeyframePolicy, KeyframeReason, keyframe_reason
 
 CHANGED = 0.1
-"""Distance above which a cell counts as changed for the cut test, whatever the operator keeps."""
+"""Distance above which a cell counts as changed for the cut test, whatever the operator keeps; in
+ImageNet-normalised pixels, as the operator measures it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -36,7 +37,8 @@ class ChunkPlan:
 class PlanState:
     """What a stream carries from chunk to chunk; a value, rebuilt by planning the group again."""
 
-    operator: RLTState
+    operator: Any
+    """Of the pixel operator, as its `select` left it."""
     group: Group
     tubelets: int
 
@@ -48,7 +50,7 @@ def plan_chunk(
     *,
     t0: float,
     t1: float,
-    operator: PixelOperator[RLTState] | None,
+    operator: PixelOperator[Any] | None,
     policy: KeyframePolicy,
     tubelet: int,
     cell_px: int,

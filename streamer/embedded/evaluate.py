@@ -113,7 +113,7 @@ class _Stream:
             pipeline=pipeline,
             policy=KeyframePolicy(),
         )
-        self.session = Session(model)
+        self.session = Session(model, pipeline)
         self.random = random.Random(clip.seed)
         self.question = QUESTIONS[0]
         self.start = -CHUNK_FRAMES

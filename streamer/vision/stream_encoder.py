@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,14 +15,29 @@ from streamer.core.pipeline import Pipeline
 from streamer.core.planner import ChunkPlan, PlanState, after_gap, plan_chunk, positions
 from streamer.types import FrameChunk, Gap
 from streamer.vision.geometry import Geometry, Grid
-from streamer.vision.patches import patchify
+from streamer.vision.patches import Patches, patchify
 from streamer.vision.resize import resize, whole_tubelets
-from streamer.vision.tower import Features, encode
+from streamer.vision.signals import pixel_change
+from streamer.vision.tower import encode
 from streamer.wire import ChunkHead, TokenChunk, without_tokens
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Memory:
+    """What the stages after the plan carry from chunk to chunk; an I-chunk starts without."""
+
+    front: Tensor | None
+    """(H, W, 3) uint8, first frame of the last tubelet, where `change` is needed."""
+    states: tuple[object | None, ...]
+    """Of the operators after the encoder."""
+
+    @classmethod
+    def empty(cls, pipeline: Pipeline) -> Memory:
+        return cls(front=None, states=(None,) * len(pipeline.token))
+
+
 class StreamEncoder:
-    """Holds what one stream carries from chunk to chunk: the last tubelet's picture, its group."""
+    """Holds what one stream carries from chunk to chunk: what was seen last, its group."""
 
     def __init__(
         self,
@@ -39,14 +54,20 @@ class StreamEncoder:
         self.pipeline = pipeline
         self.policy = policy
         self.state: PlanState | None = None
+        self.memory = Memory.empty(pipeline)
         self.device = next(tower.parameters()).device
 
-    def replay(self, chunk: FrameChunk, *, first_tubelet: int = 0) -> ChunkPlan:
-        """Takes up a chunk that is in the token stream already: state moves on, nothing is encoded.
+    @torch.inference_mode()
+    def replay(self, chunk: FrameChunk, *, first_tubelet: int = 0) -> None:
+        """Takes up a chunk that is in the token stream already: state moves on.
 
+        Nothing is encoded, unless operators after the encoder remember something.
         first_tubelet: the wire t of the first chunk replayed.
         """
-        return self._plan(chunk, self._frames(chunk), first_tubelet)
+        frames = self._frames(chunk)
+        plan = self._plan(chunk, frames, first_tubelet)
+        if self.pipeline.remembers:
+            self._tokens(plan, frames, self._patches(plan, frames))
 
     def gap(self, gap: Gap) -> TokenChunk:
         """Pictures are missing: the next chunk is an I-chunk."""
@@ -63,13 +84,8 @@ class StreamEncoder:
         started = time.perf_counter()
         frames = self._frames(chunk)
         plan = self._plan(chunk, frames, 0)
-        grid = Grid(h=plan.keep.shape[1], w=plan.keep.shape[2])
-        patches = patchify(frames, plan.keep, self.geometry)
-        tokens = self._tokens(
-            plan, encode(self.tower, patches, grid, self.geometry), patches.per_tubelet
-        )
-        for operator in self.pipeline.token:
-            tokens = operator.reduce(tokens)
+        patches = self._patches(plan, frames)
+        tokens = self._tokens(plan, frames, patches)
         head = ChunkHead(
             job=self.job,
             number=chunk.number,
@@ -78,7 +94,7 @@ class StreamEncoder:
             t1=chunk.t1,
             tubelet_s=plan.tubelet_s,
             tubelet_t=plan.first_tubelet,
-            grid=(grid.h, grid.w),
+            grid=(plan.keep.shape[1], plan.keep.shape[2]),
             tokens=tokens.num_tokens,
             patches_kept=len(patches.pixels),
             dense=plan.keep.numel(),
@@ -117,13 +133,40 @@ class StreamEncoder:
         )
         return plan
 
-    def _tokens(self, plan: ChunkPlan, features: Features, per_tubelet: list[int]) -> Tokens:
+    def _patches(self, plan: ChunkPlan, frames: Tensor) -> Patches:
+        dtype = torch.bfloat16 if self.tower.dtype == torch.bfloat16 else torch.float32
+        return patchify(frames, plan.keep, self.geometry, dtype=dtype)
+
+    def _tokens(self, plan: ChunkPlan, frames: Tensor, patches: Patches) -> Tokens:
+        """Encoded and reduced; what operators and `change` remember moves on."""
+        needs = self.pipeline.needs
+        features = encode(
+            self.tower,
+            patches,
+            Grid(h=plan.keep.shape[1], w=plan.keep.shape[2]),
+            self.geometry,
+            signals=bool(needs & {"attention", "keys"}),
+        )
+        signals = features.signals
+        if plan.kind == "I":
+            self.memory = Memory.empty(self.pipeline)
+        if "change" in needs:
+            change = pixel_change(frames, self.memory.front, self.geometry)
+            signals = replace(signals, change=change[plan.keep])
         stack = features.deepstack
-        return Tokens(
+        tokens = Tokens(
             data=features.tokens,
             pos=positions(plan),
             size=torch.ones(len(features.tokens), device=self.device),
             run=plan.run[plan.keep],
-            offsets=torch.tensor([0, *per_tubelet], device=self.device).cumsum(0),
+            offsets=torch.tensor([0, *patches.per_tubelet], device=self.device).cumsum(0),
             deepstack=stack if len(stack) else None,
         )
+        states = []
+        for operator, state in zip(self.pipeline.token, self.memory.states, strict=True):
+            result = operator.reduce(tokens, signals, state)
+            tokens, signals = result.tokens, result.signals
+            states.append(result.state)
+        front = frames[-self.geometry.tubelet].clone() if "change" in needs else None
+        self.memory = Memory(front=front, states=tuple(states))
+        return tokens

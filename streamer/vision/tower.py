@@ -7,7 +7,8 @@ come out as in the plain run.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import torch
@@ -18,16 +19,20 @@ from transformers.vision_utils import (
     get_vision_position_ids,
 )
 
+from operators import Signals
 from streamer.vision.geometry import Geometry, Grid
 from streamer.vision.patches import Patches
+from streamer.vision.signals import LastBlock, attention_and_keys, last_block
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Features:
-    """(N, D) tokens, and (L, N, D) what the LLM's first L layers add to them (DeepStack)."""
+    """(N, D) tokens, (L, N, D) what the LLM's first L layers add to them (DeepStack), and what else
+    was asked for."""
 
     tokens: Tensor
     deepstack: Tensor
+    signals: Signals = field(default_factory=Signals)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -63,20 +68,23 @@ def encode(
     patches: Patches,
     grid: Grid | list[Grid],
     geometry: Geometry,
+    *,
+    signals: bool = False,
 ) -> Features:
     """Runs the tower on kept cells; each tubelet with any is one attention segment.
 
     grid: of all tubelets, or one per tubelet (several streams packed into one call).
+    signals: whether attention and keys of the last block are wanted.
     With no kept cell the tower is not called.
     """
     device, config = patches.pixels.device, tower.config
     grids = grid if isinstance(grid, list) else [grid] * len(patches.per_tubelet)
     if not len(patches.cells):
+        nothing = torch.empty(0, config.out_hidden_size, device=device, dtype=tower.dtype)
         return Features(
-            tokens=torch.empty(0, config.out_hidden_size, device=device),
-            deepstack=torch.empty(
-                len(config.deepstack_visual_indexes), 0, config.out_hidden_size, device=device
-            ),
+            tokens=nothing,
+            deepstack=nothing.expand(len(config.deepstack_visual_indexes), -1, -1),
+            signals=_none_kept(config.hidden_size, device) if signals else Signals(),
         )
     segments = [
         (_places_of(tower, g, device), g, cells)
@@ -85,25 +93,40 @@ def encode(
     ]
     rows = [cells[:, 1] * g.w + cells[:, 2] for _, g, cells in segments]
     lengths = torch.tensor([len(r) * geometry.patches_per_cell for r in rows], device=device)
-    output = tower(
-        patches.pixels,
-        grid_thw=torch.tensor([[1, 1, 1]], device=device),
-        position_ids=torch.cat(
-            [p.position[r].flatten(0, 1) for (p, _, _), r in zip(segments, rows, strict=True)]
-        ),
-        interp_indices=torch.cat(
-            [p.taps[r].flatten(0, 1) for (p, _, _), r in zip(segments, rows, strict=True)]
-        ),
-        interp_weights=torch.cat(
-            [p.weights[r].flatten(0, 1) for (p, _, _), r in zip(segments, rows, strict=True)]
-        ),
-        cu_seqlens=torch.nn.functional.pad(lengths.cumsum(0, dtype=torch.int32), (1, 0)),
-    )
+    with last_block(tower) if signals else nullcontext() as noted:
+        output = tower(
+            patches.pixels,
+            grid_thw=torch.tensor([[1, 1, 1]], device=device),
+            position_ids=torch.cat(
+                [p.position[r].flatten(0, 1) for (p, _, _), r in zip(segments, rows, strict=True)]
+            ),
+            interp_indices=torch.cat(
+                [p.taps[r].flatten(0, 1) for (p, _, _), r in zip(segments, rows, strict=True)]
+            ),
+            interp_weights=torch.cat(
+                [p.weights[r].flatten(0, 1) for (p, _, _), r in zip(segments, rows, strict=True)]
+            ),
+            cu_seqlens=torch.nn.functional.pad(lengths.cumsum(0, dtype=torch.int32), (1, 0)),
+            max_seqlen=max(map(len, rows)) * geometry.patches_per_cell,
+        )
     tokens: Tensor = output.pooler_output
     layers: list[Tensor] = output.deepstack_features
     return Features(
         tokens=tokens,
         deepstack=torch.stack(layers) if layers else tokens.new_empty(0, *tokens.shape),
+        signals=Signals() if noted is None else _noted(noted, patches, geometry),
+    )
+
+
+def _noted(noted: LastBlock, patches: Patches, geometry: Geometry) -> Signals:
+    assert noted.qkv is not None
+    attention, keys = attention_and_keys(noted.qkv, patches.per_tubelet, geometry.patches_per_cell)
+    return Signals(attention=attention, keys=keys)
+
+
+def _none_kept(width: int, device: torch.device) -> Signals:
+    return Signals(
+        attention=torch.empty(0, device=device), keys=torch.empty(0, width, device=device)
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from streamer.adapters.clock import ManualClock
-from streamer.config import Settings
+from streamer.config import DEFAULT_PIPELINE, Settings
 from streamer.jobs import Question, read_job
 from streamer.views import JobPage, JobView, reader
 from streamer.workers import Placement, Progress, WorkerReport
@@ -20,7 +20,10 @@ from tests.unit.streamer.api_jobs import ALICE, BOB, TOKENS, URL, Api, api, fini
 SCHEMAS = {
     "rlt": {
         "type": "object",
-        "properties": {"threshold": {"type": "number", "minimum": 0}},
+        "properties": {
+            "threshold": {"type": "number", "minimum": 0},
+            **{name: {} for name in DEFAULT_PIPELINE if name != "name"},
+        },
         "additionalProperties": False,
     },
     "tome": {"type": "object", "properties": {}, "additionalProperties": False},
@@ -48,7 +51,7 @@ def test_a_job_is_made_with_the_defaults() -> None:
         "url": URL,
         "fps": 2.0,
         "chunk_s": 2.0,
-        "pipeline": [{"name": "rlt"}],
+        "pipeline": [DEFAULT_PIPELINE],
         "questions": [{"id": "default", "prompt": "What moves?"}],
     }
     record = here.queue.job(view["id"])
@@ -386,5 +389,5 @@ def test_what_the_service_says_of_itself_is_what_clients_read() -> None:
         created_at=view.created_at,
         fps=2.0,
         chunk_s=2.0,
-        pipeline=({"name": "rlt"},),
+        pipeline=(DEFAULT_PIPELINE,),
     )

@@ -85,7 +85,13 @@ def test_the_command_line_wins_over_the_environment_over_the_file(
 OTHER: dict[str, Any] = yaml.safe_load(f"""
 source: {{fps: 4.0, chunk_s: 3.0, decoder: decord, ahead: 8}}
 model:
-  {{name: hub/name, device: "cuda:1", dtype: float32, max_cells: 99, max_new_tokens: 9, batch: 4}}
+  name: hub/name
+  device: "cuda:1"
+  dtype: float32
+  attention: flex
+  max_cells: 99
+  max_new_tokens: 9
+  batch: 4
 pipeline: [{{name: rlt, threshold: 0.2}}]
 keyframes: {{interval_s: 8.0, budget: 3.0, cut_share: 0.5}}
 question: What moves?

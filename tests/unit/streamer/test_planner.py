@@ -16,8 +16,15 @@ CELL = 16
 FOREVER = KeyframePolicy(interval_s=1e6, budget=1e6, cut_share=1.0)
 
 
+PLAIN = RLT()
+ROBUST = RLT(change="robust", anchor="head", symmetric=True)
+
+
 def plan_all(
-    frames: Tensor, chunk_frames: int, policy: KeyframePolicy = FOREVER
+    frames: Tensor,
+    chunk_frames: int,
+    policy: KeyframePolicy = FOREVER,
+    operator: RLT | None = PLAIN,
 ) -> list[ChunkPlan]:
     plans: list[ChunkPlan] = []
     state: PlanState | None = None
@@ -29,7 +36,7 @@ def plan_all(
             state,
             t0=start / 2,
             t1=(start + len(part)) / 2,
-            operator=RLT(),
+            operator=operator,
             policy=policy,
             tubelet=2,
             cell_px=CELL,
@@ -39,16 +46,22 @@ def plan_all(
 
 
 @settings(max_examples=25, deadline=None)
-@given(chunk_frames=st.sampled_from([2, 4, 6, 10]), seed=st.integers(0, 2**16))
-def test_chunks_with_carried_state_keep_what_one_pass_keeps(chunk_frames: int, seed: int) -> None:
+@given(
+    chunk_frames=st.sampled_from([2, 4, 6, 10]),
+    operator=st.sampled_from([PLAIN, ROBUST]),
+    seed=st.integers(0, 2**16),
+)
+def test_chunks_with_carried_state_keep_what_one_pass_keeps(
+    chunk_frames: int, operator: RLT, seed: int
+) -> None:
     generator = torch.Generator().manual_seed(seed)
     frames = torch.randint(0, 256, (20, 32, 48, 3), dtype=torch.uint8, generator=generator)
     still = torch.rand(20, 2, 3, generator=generator) < 0.6
     for t in range(1, 20):
         same = still[t].repeat_interleave(CELL, 0).repeat_interleave(CELL, 1)
         frames[t][same] = frames[t - 1][same]
-    [whole] = plan_all(frames, 20)
-    parts = plan_all(frames, chunk_frames)
+    [whole] = plan_all(frames, 20, operator=operator)
+    parts = plan_all(frames, chunk_frames, operator=operator)
     assert torch.equal(torch.cat([p.keep for p in parts]), whole.keep)
     at = torch.cat([positions(p) for p in parts])
     assert torch.equal(at, positions(whole))
@@ -87,3 +100,25 @@ def test_a_group_never_outgrows_its_budget() -> None:
 
 def test_tubelet_times_are_the_middle_of_what_was_sampled() -> None:
     assert tubelet_times([0.0, 0.5, 1.0], 2, 2) == (0.25, 1.0)
+
+
+def test_exposure_is_a_cut_for_the_plain_test_only() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scene = torch.rand(64, 80, 3, generator=generator) * 120 + 60
+    frames = torch.stack([scene] * 4 + [0.6 * scene] * 8).byte()
+    kinds = {
+        operator: [(p.kind, p.reason) for p in plan_all(frames, 4, KeyframePolicy(), operator)]
+        for operator in (PLAIN, ROBUST)
+    }
+    first = ("I", "first")
+    assert kinds[PLAIN] == [first, ("P", None), ("I", "cut")]
+    assert kinds[ROBUST] == [first, ("P", None), ("P", None)]
+
+
+def test_a_cut_is_one_for_both_tests() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scene, other = torch.randint(0, 256, (2, 64, 80, 3), dtype=torch.uint8, generator=generator)
+    frames = torch.stack([scene] * 4 + [other] * 8)
+    for operator in (PLAIN, ROBUST):
+        plans = plan_all(frames, 4, KeyframePolicy(), operator)
+        assert [p.reason for p in plans] == ["first", None, "cut"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from operators import RLT, TokenOperator, ToMe
+from operators import RLT, TokenOperator, build
 from streamer.actors.tokenize import encoder_for
 from streamer.core.keyframes import KeyframePolicy
 from streamer.core.pipeline import Pipeline
@@ -21,6 +21,12 @@ from tests.unit.streamer.fakes import a_job, same_chunk
 from tests.unit.streamer.tiny import chunks_of, moving_square, tiny_model
 
 GRID = Grid(h=4, w=5)
+
+
+def build_token(name: str, **settings: object) -> TokenOperator:
+    operator = build(name, settings)
+    assert isinstance(operator, TokenOperator)
+    return operator
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +88,7 @@ def test_kept_tokens_are_those_of_the_cells_that_changed(model: VideoModel) -> N
 
 def test_the_head_counts_what_was_done(model: VideoModel) -> None:
     """dense = T·h·w; patches_kept = kept cells × merge²; t goes on from chunk to chunk."""
-    stream = encoder(model, ToMe(keep=0.5))
+    stream = encoder(model, build_token("tome", keep=0.5))
     plain = encoded(encoder(model), chunks_of(moving_square(10)))
     merged = encoded(stream, chunks_of(moving_square(10)))
     heads = [chunk.head for chunk in merged]
@@ -102,7 +108,9 @@ def test_the_head_counts_what_was_done(model: VideoModel) -> None:
 def test_merging_halves_the_tokens_and_loses_no_cell(model: VideoModel) -> None:
     chunks = chunks_of(moving_square(8))
     plain = encoded(encoder(model), chunks)
-    for whole, half in zip(plain, encoded(encoder(model, ToMe(keep=0.5)), chunks), strict=True):
+    for whole, half in zip(
+        plain, encoded(encoder(model, build_token("tome", keep=0.5)), chunks), strict=True
+    ):
         first, count = whole.head.tubelet_t, len(whole.head.tubelet_s)
         for t in range(first, first + count):
             before, after = whole.position[:, 0] == t, half.position[:, 0] == t
@@ -123,7 +131,16 @@ def state_of(stream: StreamEncoder) -> tuple[object, ...]:
     return stream.state.group, stream.state.tubelets, held.front.tolist(), held.open_run.tolist()
 
 
-@pytest.mark.parametrize("token", [(), (ToMe(keep=0.5),)], ids=["kept", "merged"])
+@pytest.mark.parametrize(
+    "token",
+    [
+        (),
+        (build_token("tome", keep=0.5),),
+        (build_token("evs", rate=0.4), build_token("prumerge")),
+        (build_token("dtd", threshold=0.02, space="pixel"),),
+    ],
+    ids=["kept", "merged", "remembered", "change"],
+)
 @pytest.mark.parametrize("threshold", [0.1, -1.0, None])
 def test_replay_leaves_the_state_that_encoding_left(
     model: VideoModel, threshold: float | None, token: tuple[TokenOperator, ...]
@@ -139,6 +156,18 @@ def test_replay_leaves_the_state_that_encoding_left(
         assert state_of(one) == state_of(two)
     # And go on alike
     assert same_chunk(one.encode(chunks[-1]), two.encode(chunks[-1]))
+
+
+def test_an_i_chunk_remembers_nothing_of_before(model: VideoModel) -> None:
+    """What stays of it must not hang on a group that a reader need not have."""
+    chunks = chunks_of(moving_square(12))
+    policy = KeyframePolicy(interval_s=4.0)
+    for operator in (build_token("evs", rate=0.8), build_token("dtd", threshold=0.5)):
+        written = encoded(encoder(model, operator, threshold=None, policy=policy), chunks)
+        assert [chunk.head.kind for chunk in written] == ["I", "P", "I"]
+        for chunk in (written[0], written[2]):
+            assert (chunk.position[:, 0] == chunk.head.tubelet_t).sum() == GRID.cells
+        assert (written[1].position[:, 0] == 2).sum() < GRID.cells
 
 
 def test_a_later_group_taken_up_alone_goes_on_alike(model: VideoModel) -> None:
@@ -226,5 +255,5 @@ def test_a_jobs_settings_reach_its_encoder(model: VideoModel) -> None:
     stream = encoder_for(model, job)
     assert stream.job == job.id
     assert stream.pipeline.pixel == RLT(threshold=0.3)
-    assert stream.pipeline.token == (ToMe(keep=0.25),)
+    assert stream.pipeline.token == (build_token("tome", keep=0.25),)
     assert stream.policy == KeyframePolicy(interval_s=5.0, budget=3.0, cut_share=0.7)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
@@ -87,6 +89,25 @@ def tokens_of(model: VideoModel, frames: np.ndarray, *, pipeline: Pipeline) -> l
         model.tower, model.geometry, job="test", pipeline=pipeline, policy=KeyframePolicy()
     )
     return [encoder.encode(chunk) for chunk in chunks_of(frames)]
+
+
+def joined(chunks: list[TokenChunk]) -> TokenChunk:
+    """A group's chunks as one."""
+    stacks = [c.deepstack for c in chunks if c.deepstack is not None]
+    return replace(
+        chunks[0],
+        head=replace(
+            chunks[0].head,
+            t1=chunks[-1].head.t1,
+            tubelet_s=tuple(s for c in chunks for s in c.head.tubelet_s),
+            tokens=sum(c.head.tokens for c in chunks),
+        ),
+        tokens=torch.cat([c.tokens for c in chunks]),
+        position=torch.cat([c.position for c in chunks]),
+        run=torch.cat([c.run for c in chunks]),
+        size=torch.cat([c.size for c in chunks]),
+        deepstack=torch.cat(stacks, dim=1),
+    )
 
 
 def moving_square(num_frames: int = 16, *, size: tuple[int, int] = (64, 80)) -> np.ndarray:
