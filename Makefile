@@ -6,7 +6,7 @@ RUN := $(BIN)/python
 
 export STREAM_URL := $(value URL)
 
-.PHONY: demo test check unit integration lint types fmt setup train evaluate golden clean
+.PHONY: demo test check unit integration lint types fmt setup train evaluate bench golden clean
 
 demo: .venv/.installed ## caption a rendered clip; URL=<path or http(s) URL> takes any video
 ifeq ($(origin URL),command line)
@@ -43,8 +43,11 @@ train: .venv/.installed ## train the embedded model: MINUTES=70 OUT=runs/embedde
 evaluate: .venv/.installed ## score the embedded model on 500 held-out clips, dense and kept
 	@$(RUN) -m streamer.embedded.evaluate
 
+bench: .venv/.installed-dev ## kernels, operators, and the price of change, side by side; CLIPS="a.mp4 b.mp4" adds real clips
+	@$(RUN) -m tests.bench.kernels.run && $(RUN) -m tests.bench.price $(CLIPS)
+
 golden: .venv/.installed-dev ## write the committed reference arrays anew
-	@$(RUN) tests/golden/regen.py && $(RUN) -m tests.settings_table
+	@$(RUN) -m tests.golden.regen && $(RUN) -m tests.settings_table && $(RUN) -m tests.operators_page
 
 clean:
 	rm -rf .venv

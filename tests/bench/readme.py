@@ -1,0 +1,116 @@
+"""The tables of figures in README.md, made from tests/bench/results.
+
+python -m tests.bench.readme
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tests.bench import results
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def kernels() -> Iterator[str]:
+    """The best way of each case beside the straightforward one."""
+    rows = results.read("kernels")
+    yield "| | input | straightforward | ours | | times faster | of copy speed |"
+    yield "|---|---|---|---|---|---|---|"
+    cases = dict.fromkeys((row["device"], row["kernel"], row["scenario"]) for row in rows)
+    for case in cases:
+        ways = {
+            row["way"]: row
+            for row in rows
+            if (row["device"], row["kernel"], row["scenario"]) == case
+        }
+        plain = ways.pop("straightforward")
+        best = min(ways.values(), key=lambda row: float(row["ms"]))
+        yield (
+            f"| `{case[1]}` | {case[2]} | {_ms(plain['ms'])} | {_ms(best['ms'])} | {best['way']} "
+            f"| {_times(best['speedup'])} | {float(best['of_copy']):.0%} |"
+        )
+    yield ""
+    machines = "; ".join(sorted({row["machine"] for row in rows}))
+    yield f"On {machines} (`make bench`)."
+
+
+def price() -> Iterator[str]:
+    """Time to tokenize a chunk against what was sent."""
+    rows = results.read("price")
+    yield "| clip | cells sent | a chunk, kept | dense | of dense |"
+    yield "|---|---|---|---|---|"
+    for row in rows:
+        interval = f"{float(row['low']):.3f} – {float(row['high']):.3f}"
+        yield (
+            f"| {row['clip']} | {float(row['sent']):.1%} | {_ms(row['kept_ms'])} "
+            f"| {_ms(row['dense_ms'])} | {float(row['ratio']):.3f} ({interval}) |"
+        )
+    yield ""
+    machines = "; ".join(sorted({row["machine"] for row in rows}))
+    yield f"On {machines} (`python -m tests.bench.price`)."
+
+
+def change() -> Iterator[str]:
+    """What the plain and the robust test send, and how much of what is due that covers."""
+    rows = results.read("change")
+    yield "| clip | changed | plain sends | of the changed | robust sends | of the changed |"
+    yield "|---|---|---|---|---|---|"
+    for clip in dict.fromkeys(row["clip"] for row in rows):
+        tests = {row["test"]: row for row in rows if row["clip"] == clip}
+        sent = " | ".join(
+            f"{float(tests[test]['share']):.0%} | {_most(tests[test]['recall_5'])}"
+            for test in ("plain", "robust")
+        )
+        yield f"| {clip} | {float(tests['perfect']['share']):.0%} | {sent} |"
+    yield ""
+    machines = "; ".join(sorted({row["machine"] for row in rows}))
+    yield (
+        "Changed: cells of which at least 5 % differ from what was sent last, as drawn in rendered "
+        "scenes, as an independent detector at full resolution finds it in footage "
+        f"(`python -m tests.bench.change_test CLIP …`, {machines})."
+    )
+
+
+TABLES: dict[str, Callable[[], Iterator[str]]] = {
+    "kernels": kernels,
+    "price": price,
+    "change": change,
+}
+
+
+def filled(text: str) -> str:
+    """The page with every table made anew between its marks."""
+    for name, table in TABLES.items():
+        begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        head, _, rest = text.partition(begin)
+        _, _, tail = rest.partition(end)
+        text = head + begin + "\n".join(table()) + "\n" + end + tail
+    return text
+
+
+def write() -> None:
+    README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def _ms(text: str) -> str:
+    value = float(text)
+    if value >= 1000:
+        return f"{value / 1000:.2f} s"
+    return f"{value:.3g} ms" if value >= 0.1 else f"{value * 1000:.3g} µs"
+
+
+def _most(share: str) -> str:
+    """A share that is not rounded up to all."""
+    return f"{math.floor(float(share) * 1000) / 10:g} %"
+
+
+def _times(text: str) -> str:
+    value = float(text)
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
+
+
+if __name__ == "__main__":
+    write()
