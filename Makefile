@@ -44,7 +44,7 @@ evaluate: .venv/.installed ## score the embedded model on 500 held-out clips, de
 	@$(RUN) -m streamer.embedded.evaluate
 
 bench: .venv/.installed-dev ## kernels, operators, and the price of change, side by side; CLIPS="a.mp4 b.mp4" adds real clips
-	@$(RUN) -m tests.bench.kernels.run && $(RUN) -m tests.bench.price $(CLIPS)
+	@$(RUN) -m tests.bench.kernels.run && $(RUN) -m tests.bench.price $(CLIPS) && $(RUN) -m tests.bench.change_test
 
 golden: .venv/.installed-dev ## write the committed reference arrays anew
 	@$(RUN) -m tests.golden.regen && $(RUN) -m tests.settings_table && $(RUN) -m tests.operators_page

@@ -5,7 +5,8 @@
 The kind (a number, a whole number, true or false, one of some words, None) is the annotation's.
 """
 
-import math
+import reprlib
+import sys
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, dataclass, field, fields
 from types import NoneType
@@ -50,7 +51,7 @@ class Setting:
             return bool in self.kinds
         if isinstance(value, int | float):
             fits = float in self.kinds or (int in self.kinds and isinstance(value, int))
-            finite = isinstance(value, int) or math.isfinite(value)
+            finite = int in self.kinds or abs(value) <= sys.float_info.max  # NaN is not, either
             return fits and finite and _inside(value, self.within)
         return value in self.kinds if isinstance(value, str) else type(value) in self.kinds
 
@@ -67,7 +68,7 @@ def check_settings(operator: object, name: str) -> None:
         value = getattr(operator, known.name)
         if not known.admits(value):
             raise BadParameter(
-                f"{name}.{known.name}: {value!r} is not {known.allowed}; "
+                f"{name}.{known.name}: {reprlib.repr(value)} is not {known.allowed}; "
                 f"{known.name} is {known.meaning}"
             )
 

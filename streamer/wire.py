@@ -359,6 +359,8 @@ def _check_values(tensors: Mapping[str, torch.Tensor], head: ChunkHead, *, where
             f"{where}: body.position: {position[outside][0].tolist()} lies outside the chunk, "
             f"t from {head.tubelet_t} to {int(ends[0]) - 1}, grid {head.grid}"
         )
+    if (position[:, 0].diff() < 0).any():
+        raise WireError(f"{where}: body.position: t goes back; tokens follow each other in time")
     if (tensors["run"] < 1).any():
         raise WireError(f"{where}: body.run: {int(tensors['run'].min())}, must be at least 1")
     bad = ~(torch.isfinite(size) & (size > 0))

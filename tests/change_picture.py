@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from operators import RLT
+from operators import RLT, PixelOperator, build
+from streamer.config import DEFAULT_PIPELINE
 from streamer.demo import RATE, SAMPLED, demo_clip
 from streamer.embedded.render import render
 from streamer.inspection.picture import GAP_PX, draw
@@ -30,7 +31,9 @@ def main() -> None:
     noise = NOISE * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
     frames = (gain * clean + noise).round().clamp(0, 255).byte()
     drawn = []
-    for operator in (RLT(), RLT(change="robust", anchor="head", symmetric=True)):
+    settings = {key: value for key, value in DEFAULT_PIPELINE.items() if key != "name"}
+    for operator in (RLT(), build(DEFAULT_PIPELINE["name"], settings)):
+        assert isinstance(operator, PixelOperator)
         keep = operator.select(frames, None, tubelet=2, cell=CELL).keep[1]
         drawn.append(draw(frames[2:], keep))
     gap = torch.full((GAP_PX, drawn[0].shape[1], 3), 255, dtype=torch.uint8)

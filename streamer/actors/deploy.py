@@ -133,7 +133,8 @@ class ModelActor(LivingActor):
                     wanted.name,
                     device=wanted.device,
                     dtype=wanted.dtype,
-                    attention=wanted.attention,
+                    # what captions alone does not run the vision encoder
+                    attention=wanted.attention if self.life.kind == "tokenize" else "auto",
                     max_cells=wanted.max_cells,
                 )
             except ModelError as exc:

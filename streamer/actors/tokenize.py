@@ -46,7 +46,8 @@ class Tokenizing:
     """Writes one job's token stream. Holds nothing that the stream and the source cannot rebuild.
 
     The last group's pictures are decoded again first, because the next P-chunk must be compared
-    with the same picture as before; nothing is encoded twice.
+    with the same picture as before; nothing is encoded twice, unless operators after the encoder
+    remember tokens.
     """
 
     def __init__(

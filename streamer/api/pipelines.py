@@ -8,12 +8,22 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from jsonschema.validators import validator_for
+from jsonschema import Draft202012Validator
+from jsonschema.validators import extend
 
 from streamer.api.schemas import FieldProblem
 
+STAGE = "x-stage"
+"""Where a schema says in which stage its operator runs."""
 DEEPEST = 16
 """How deep the settings of an operator may be nested."""
+_VALIDATOR = extend(  # type: ignore[no-untyped-call]  # jsonschema
+    Draft202012Validator,
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine(
+        "integer",
+        lambda _, value: type(value) is int,  # as the operators have it: 2.0 is none
+    ),
+)
 
 
 def pipeline_problems(
@@ -25,11 +35,26 @@ def pipeline_problems(
     the names' presence can be checked.
     """
     schemas: dict[str, Any] | None = None if published is None else json.loads(published)
-    return [
+    found = [
         problem
         for i, entry in enumerate(pipeline)
         for problem in _entry_problems(f"pipeline.{i}", dict(entry), schemas)
     ]
+    return found or _order_problems([entry["name"] for entry in pipeline], schemas or {})
+
+
+def _order_problems(names: Sequence[str], schemas: Mapping[str, Any]) -> list[FieldProblem]:
+    """Operators before the encoder come first, and alone; those inside the LLM last."""
+    stages = [schemas.get(name, {}).get(STAGE) for name in names]
+    for i, (name, stage) in enumerate(zip(names, stages, strict=True)):
+        if stage == "pixel" and i:
+            said = f"{name} chooses cells before the encoder; give one such operator, and first"
+        elif stage == "token" and "decoder" in stages[:i]:
+            said = f"{name} reduces tokens after the encoder; put it before those inside the LLM"
+        else:
+            continue
+        return [FieldProblem(field=f"pipeline.{i}.name", message=said)]
+    return []
 
 
 def _entry_problems(
@@ -54,7 +79,7 @@ def _entry_problems(
         said = f"operator {name[:80]!r} does not exist; there are: {', '.join(sorted(schemas))}"
         return [FieldProblem(field=f"{field}.name", message=said + hint)]
     schema = schemas[name]
-    found = validator_for(schema)(schema).iter_errors(settings)
+    found = _VALIDATOR(schema).iter_errors(settings)
     return [
         FieldProblem(field=".".join([field, *map(str, error.path)]), message=error.message)
         for error in found

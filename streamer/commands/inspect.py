@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamer.commands.ending import one_sentence
-from streamer.commands.options import ChunkS, Config, Fps, Pipeline, operators, overrides
-from streamer.config import LogSettings, Settings, load
+from streamer.commands.options import (
+    ChunkS,
+    Config,
+    Fps,
+    Pipeline,
+    check_chunk,
+    operators,
+    overrides,
+)
+from streamer.config import DEFAULT_PIPELINE, LogSettings, Settings, load
 from streamer.core.keyframes import KeyframePolicy
 from streamer.log import configure
 
@@ -40,8 +48,8 @@ def inspect(
     """Draw which cells of a video are kept, and the share of them over time.
 
     No model runs. DIR gets tubelets.jsonl, share.svg, and a folder of pictures in which what is
-    kept is outlined and the rest dimmed. Of a --pipeline the operator before the encoder is looked
-    at; without one, the plain and the robust change test are, side by side.
+    kept is outlined and the rest dimmed. Of a pipeline of your own the operator before the encoder
+    is looked at; without one, the plain and the robust change test are, side by side.
 
     Example: streamer inspect video.mp4 --out seen --max-cells 196
     """
@@ -55,7 +63,8 @@ def inspect(
             "pipeline": operators(pipeline),
         }
         settings = load(config, overrides(given))
-        for line in _inspect(url, settings, out, seconds, every, alone=pipeline is not None):
+        alone = pipeline is not None or settings.pipeline != Settings().pipeline
+        for line in _inspect(url, settings, out, seconds, every, alone=alone):
             typer.echo(line)
 
 
@@ -67,6 +76,7 @@ def _inspect(
 
     source = settings.source
     with open_source(absolute(url), fps=source.fps, decoder=source.decoder) as opened:
+        check_chunk(opened.info, source)
         from streamer.inspection import inspect  # imports torch: only for what can be opened
         from streamer.inspection.geometry import load_geometry
         from streamer.inspection.walk import walk
@@ -91,7 +101,6 @@ def _operators(
     from streamer.core.pipeline import build_pipeline
 
     if pipeline is None:
-        robust = RLT(change="robust", anchor="head", symmetric=True)
-        return {"plain": RLT(), "robust": robust}
+        return {"plain": RLT(), "robust": build_pipeline([DEFAULT_PIPELINE]).pixel}
     chosen = build_pipeline(pipeline).pixel
     return {chosen.name if chosen else "dense": chosen}

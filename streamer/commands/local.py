@@ -14,15 +14,14 @@ from streamer.commands.options import (
     Fps,
     Json,
     Pipeline,
+    check_chunk,
     operators,
     overrides,
 )
 from streamer.config import LogSettings, Settings, load
-from streamer.errors import ConfigError
 from streamer.log import configure
 from streamer.screen import Screen
 
-MAX_CHUNK_BYTES = 1 << 30
 QUIET = LogSettings(level="warning")
 
 
@@ -106,16 +105,10 @@ def check(url: str, settings: Settings) -> None:
     from streamer.sources import absolute, open_source
 
     source = settings.source
-    frames = source.fps * source.chunk_s
     resolve(settings.model.name)
     if settings.pipeline != Settings().pipeline:
         from streamer.core.pipeline import build_pipeline  # imports torch: only when needed
 
         build_pipeline(settings.pipeline)
     with open_source(absolute(url), fps=source.fps) as opened:
-        size = frames * opened.info.width * opened.info.height * 3
-    if size > MAX_CHUNK_BYTES:
-        raise ConfigError(
-            f"source: fps {source.fps:g} × chunk_s {source.chunk_s:g} is {size / 2**30:.1f} GiB of "
-            f"pictures a chunk for this video, more than {MAX_CHUNK_BYTES >> 30} GiB; lower either"
-        )
+        check_chunk(opened.info, source)

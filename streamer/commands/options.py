@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
 
 from streamer.errors import ConfigError
 
+if TYPE_CHECKING:
+    from streamer.config import SourceSettings
+    from streamer.sources.info import StreamInfo
+
+MAX_CHUNK_BYTES = 1 << 30
 Config = Annotated[Path | None, typer.Option("--config", help="YAML file of settings.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
 Fps = Annotated[float | None, typer.Option("--fps", help="Sampled frames per second.")]
@@ -49,3 +54,13 @@ def overrides(given: dict[str, Any]) -> dict[str, Any]:
                 at = at.setdefault(part, {})
             at[last] = value
     return nested
+
+
+def check_chunk(video: StreamInfo, source: SourceSettings) -> None:
+    """Raises ConfigError where one chunk's pictures would fill the memory."""
+    size = source.fps * source.chunk_s * video.width * video.height * 3
+    if size > MAX_CHUNK_BYTES:
+        raise ConfigError(
+            f"source: fps {source.fps:g} × chunk_s {source.chunk_s:g} is {size / 2**30:.1f} GiB of "
+            f"pictures a chunk for this video, more than {MAX_CHUNK_BYTES >> 30} GiB; lower either"
+        )

@@ -99,6 +99,8 @@ def _misplaced(name: str, operator: Operator, before: Sequence[Operator]) -> str
     stage = operator.stage
     if stage == "pixel" and before:
         return f"{name} {_WHERE[stage]}; give one such operator at most, and first"
+    if stage == "decoder" and not (isinstance(operator, Planner) and operator.layers):
+        return f"{name} cannot run inside the LLM: that takes a plan, and layers to run before"
     if any(_ORDER.index(other.stage) > _ORDER.index(stage) for other in before):
         return f"{name} {_WHERE[stage]}; put it before those that reduce inside the LLM"
     if stage == "decoder" and isinstance(operator, Planner):
@@ -128,7 +130,7 @@ def _schema(operator: type[Operator]) -> dict[str, Any]:
     properties = schema.setdefault("properties", {})
     for known in settings_of(operator):
         properties[known.name] |= {"description": known.meaning} | _bounds(known.within)
-    return {**schema, "additionalProperties": False}
+    return {**schema, "additionalProperties": False, "x-stage": operator.stage}
 
 
 def _bounds(within: str | None) -> dict[str, float]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from streamer.inspection.walk import Choice
@@ -32,8 +34,12 @@ def plot_shares(choices: Sequence[Choice], path: Path, *, title: str) -> None:
             markersize=3.5,
             color=line.get_color(),
         )
-    axes.set_title(title, loc="left")
+    axes.set_title(title, loc="left", parse_math=False)
     axes.set(xlabel="media time, s", ylabel="share of cells kept", ylim=(0, 1.05))
     axes.grid(alpha=0.25)
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4, frameon=False)
-    figure.savefig(path, metadata={"Date": None})
+    # The same shares give the same file; text stays text, in whatever script the title is.
+    same = rc_context({"svg.hashsalt": "share", "svg.fonttype": "none"})
+    with same, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure.savefig(path, metadata={"Date": None})

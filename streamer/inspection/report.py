@@ -49,7 +49,7 @@ def inspect(looks: Iterable[Look], folder: Path, *, title: str, every: int = 1) 
             raise ConfigError(f"--out {folder} is not empty; give a new folder, or empty it first")
         return _write(looks, folder, title=title, every=every)
     except OSError as exc:
-        raise ConfigError(f"--out {folder} cannot be written: {exc.strerror}") from exc
+        raise ConfigError(f"--out {folder} cannot be written: {exc.strerror or exc}") from exc
 
 
 def _write(looks: Iterable[Look], folder: Path, *, title: str, every: int) -> list[Summary]:

@@ -35,9 +35,10 @@ def patchify(
     cell, tubelet = geometry.cell_px, geometry.tubelet
     if frames.shape != (t * tubelet, h * cell, w * cell, 3):
         raise ValueError(f"frames {tuple(frames.shape)} do not match a keep mask {(t, h, w)}")
+    cells = keep.nonzero()
     pixels = kernels.patchify(
         frames,
-        keep.flatten().nonzero()[:, 0],
+        (cells[:, 0] * h + cells[:, 1]) * w + cells[:, 2],
         tubelet=tubelet,
         patch=geometry.patch_size,
         merge=geometry.merge_size,
@@ -47,6 +48,6 @@ def patchify(
     )
     return Patches(
         pixels=pixels,
-        cells=keep.nonzero(),
+        cells=cells,
         per_tubelet=keep.flatten(1).sum(1).tolist(),
     )

@@ -8,7 +8,7 @@ rendered scenes as they were drawn. Recall is the share of the cells due that ar
 of a cell differs; "perfect" sends what is due at 5 %, and nothing else. First tubelets are left
 out. Times are medians of a chunk of four pictures on one thread.
 
-Writes tests/bench/results/change.csv.
+Writes tests/bench/results/change.csv and the README's table.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from operators import RLT
 from streamer.sources import open_source
 from streamer.vision.geometry import Geometry, Grid
 from streamer.vision.resize import resize
-from tests.bench import results
+from tests.bench import pages, results
 from tests.bench.camera import CAMERAS, Truth, scene
 from tests.bench.machine import machine
 from tests.bench.motion import Motion
@@ -228,6 +228,7 @@ def main(paths: Sequence[Path]) -> None:
             print(row, flush=True)  # noqa: T201
             done.append(row)
         results.merge("change", done, key=("clip", "test"))
+    pages.write()
 
 
 if __name__ == "__main__":

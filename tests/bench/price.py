@@ -4,7 +4,7 @@
 
 Runs StreamEncoder, the code that serves streams, on a vision tower of Qwen3-VL-2B's geometry with
 random weights (speed does not depend on them). Rendered clips renew a share of their cells at every
-tubelet; CLIPs are real ones, three P-chunks of each. The two paths take the same chunks in turn.
+tubelet; CLIPs are real ones, six P-chunks of each. The two paths take the same chunks in turn.
 Writes tests/bench/results/price.csv and docs/price.svg.
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from streamer.types import FrameChunk
 from streamer.vision.geometry import Geometry
 from streamer.vision.resize import resize
 from streamer.vision.stream_encoder import StreamEncoder
-from tests.bench import readme, results
+from tests.bench import pages, results
 from tests.bench.machine import machine
 
 HALF = (0.5, 0.5, 0.5)
@@ -41,15 +41,17 @@ FPS, CHUNK_FRAMES = 2.0, 4
 CHUNK_MS = 1e3 * CHUNK_FRAMES / FPS
 """Media time of a chunk: divided by the time it takes, how many live streams one worker carries."""
 SHARES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
-REAL_CHUNKS = 3
+REAL_CHUNKS = 6
 PLOT = Path(__file__).parents[2] / "docs" / "price.svg"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One clip, both ways; times are medians of a P-chunk."""
+    """One clip, both ways; times are of a P-chunk."""
 
     clip: str
+    changed: float
+    """Share of cells that are new at each tubelet; of a real clip what is sent."""
     sent: float
     """Share of cells that the kept path sends."""
     kept_ms: float
@@ -57,7 +59,7 @@ class Row:
     ratio: float
     low: float
     high: float
-    """95 % interval of the ratio of medians."""
+    """95 % interval of the ratio."""
     machine: str
 
 
@@ -131,9 +133,17 @@ def encode(stream: StreamEncoder, chunks: Sequence[FrameChunk], device: str) -> 
 
 
 def compare(
-    name: str, pairs: Sequence[Sequence[FrameChunk]], streams: Streams, *, rounds: int
+    name: str,
+    pairs: Sequence[Sequence[FrameChunk]],
+    streams: Streams,
+    *,
+    rounds: int,
+    changed: float | None = None,
 ) -> Row:
-    """Both ways over the same chunks in turn; each of `pairs` is a chunk and the one before it."""
+    """Both ways over the same chunks in turn; each of `pairs` is a chunk and the one before it.
+
+    Of one chunk the times are medians over rounds, of several means over all of them.
+    """
     kept_s, dense_s, shares = [], [], []
     for _ in range(rounds):
         for pair in pairs:
@@ -141,27 +151,24 @@ def compare(
             kept_s.append(seconds)
             shares.append(share)
             dense_s.append(encode(streams.dense(), pair, streams.device)[0])
-    low, high = interval(kept_s, dense_s)
-    kept, dense = statistics.median(kept_s), statistics.median(dense_s)
+    middle = np.median if len(pairs) == 1 else np.mean
+    kept, dense = float(middle(kept_s)), float(middle(dense_s))
+    # By bootstrap over what was timed together.
+    drawn = np.random.default_rng(0).integers(0, len(kept_s), (2000, len(kept_s)))
+    ratios = middle(np.array(kept_s)[drawn], axis=1) / middle(np.array(dense_s)[drawn], axis=1)
+    low, high = np.quantile(ratios, (0.025, 0.975))
+    sent = statistics.fmean(shares)
     return Row(
         clip=name,
-        sent=statistics.fmean(shares),
+        changed=sent if changed is None else changed,
+        sent=sent,
         kept_ms=kept * 1e3,
         dense_ms=dense * 1e3,
         ratio=kept / dense,
-        low=low,
-        high=high,
+        low=float(low),
+        high=float(high),
         machine=streams.machine,
     )
-
-
-def interval(kept_s: Sequence[float], dense_s: Sequence[float]) -> tuple[float, float]:
-    """95 % of the ratio of medians, by bootstrap over the pairs."""
-    rng = np.random.default_rng(0)
-    drawn = rng.integers(0, len(kept_s), (2000, len(kept_s)))
-    ratios = np.median(np.array(kept_s)[drawn], 1) / np.median(np.array(dense_s)[drawn], 1)
-    low, high = np.quantile(ratios, (0.025, 0.975))
-    return float(low), float(high)
 
 
 class Streams:
@@ -184,11 +191,12 @@ class Streams:
 
 
 def rows(clips: Sequence[str], streams: Streams, *, rounds: int) -> Iterator[Row]:
-    for share in SHARES:
+    for share in SHARES if rounds else ():
         # The two that a promise is made about are measured more often.
         often = rounds * 3 if share in (0.0, 1.0) else rounds
         pair = chunks_of(rendered(share, 2))
-        yield compare(f"rendered, {share:.0%} new", [pair], streams, rounds=often)
+        name = f"rendered, {share:.0%} new"
+        yield compare(name, [pair], streams, rounds=often, changed=share)
     for clip in clips:
         chunks = chunks_of(filmed(clip))
         at = np.linspace(1, len(chunks) - 1, REAL_CHUNKS).round().astype(int)
@@ -196,41 +204,38 @@ def rows(clips: Sequence[str], streams: Streams, *, rounds: int) -> Iterator[Row
         yield compare(Path(clip).name, pairs, streams, rounds=1)
 
 
-def draw(found: Sequence[Row]) -> None:
-    """Time and share, kept beside dense."""
+def draw(rows: Sequence[Mapping[str, str]]) -> None:
+    """Time and tokens against what changed, of dense."""
     import matplotlib as mpl
 
     mpl.use("svg")
-    mpl.rcParams["svg.hashsalt"] = "price"  # the same figures give the same file
+    # The same figures give the same file, and text stays text.
+    mpl.rcParams.update({"svg.hashsalt": "price", "svg.fonttype": "none"})
     from matplotlib import pyplot
 
+    made, real = (
+        [row for row in rows if row["clip"].startswith("rendered") == is_made]
+        for is_made in (True, False)
+    )
     figure, axes = pyplot.subplots(figsize=(7.5, 4.2))
-    made = [row for row in found if row.clip.startswith("rendered")]
-    real = [row for row in found if not row.clip.startswith("rendered")]
     axes.axhline(1, color="#888", linewidth=1, linestyle="--", label="every cell (dense)")
+    changed, sent, ratio, low, high = (
+        np.array([float(row[name]) for row in made])
+        for name in ("changed", "sent", "ratio", "low", "high")
+    )
+    axes.plot(100 * changed, sent, color="#9db4c0", linewidth=5, alpha=0.6, label="tokens")
+    spread = np.clip([ratio - low, high - ratio], 0, None)
     axes.errorbar(
-        [100 * row.sent for row in made],
-        [row.ratio for row in made],
-        yerr=[[max(0, r.ratio - r.low) for r in made], [max(0, r.high - r.ratio) for r in made]],
-        marker="o",
-        color="#2a6fdb",
-        label="rendered clips",
+        100 * changed, ratio, yerr=spread, marker="o", color="#2a6fdb", label="time, rendered clips"
     )
-    axes.scatter(
-        [100 * row.sent for row in real],
-        [row.ratio for row in real],
-        color="#d9541e",
-        zorder=3,
-        label="real clips",
-    )
-    for row in real:
-        name = Path(row.clip).stem.replace("_", " ")
-        axes.annotate(
-            name, (100 * row.sent, row.ratio), (6, -9), textcoords="offset points", fontsize=7
-        )
-    axes.set_xlabel("cells sent, % of all")
-    axes.set_ylabel("time to tokenize a chunk, of dense")
-    axes.set_title(f"Qwen3-VL-2B's vision tower, 448²; {found[0].machine}", fontsize=9)
+    at = [(100 * float(row["changed"]), float(row["ratio"])) for row in real]
+    axes.scatter(*zip(*at, strict=True), color="#d9541e", zorder=3, label="time, real clips")
+    for row, place in zip(real, at, strict=True):
+        name = Path(row["clip"]).stem.replace("_", " ")
+        axes.annotate(name, place, (6, -9), textcoords="offset points", fontsize=7)
+    axes.set_xlabel("cells that change (of real clips: that are sent), % of all")
+    axes.set_ylabel("of a chunk with every cell")
+    axes.set_title(f"Tokenizing 448², Qwen3-VL-2B's geometry; {rows[0]['machine']}", fontsize=9)
     axes.set_ylim(0, 1.15)
     axes.grid(alpha=0.25)
     axes.legend(loc="upper left", fontsize=8)
@@ -241,7 +246,7 @@ def draw(found: Sequence[Row]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("clips", nargs="*")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3, help="0 leaves the rendered clips out")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"])
     given = parser.parse_args()
@@ -259,9 +264,9 @@ def main() -> None:
         spread = f"  {row.low:.3f} – {row.high:.3f}"
         live = f"{CHUNK_MS / row.kept_ms:13.1f}{CHUNK_MS / row.dense_ms:8.1f}"
         print(f"{row.clip:34}{row.sent:7.1%}{times}{spread}{live}", flush=True)  # noqa: T201
-    results.merge("price", found, key=("machine", "clip"))
-    draw(found)
-    readme.write()
+    merged = results.merge("price", found, key=("machine", "clip"))
+    draw([row for row in merged if row["machine"] == streams.machine])
+    pages.write()
 
 
 if __name__ == "__main__":

@@ -42,6 +42,12 @@ def test_a_pipeline_is_looked_at_alone(demo_file: Path, tmp_path: Path) -> None:
     assert done.stdout.startswith("rlt: 100.0% of ")
 
 
+def test_chunks_that_would_fill_the_memory_are_refused(demo_file: Path, tmp_path: Path) -> None:
+    done = run(demo_file, "--out", tmp_path / "seen", "--fps", 60, "--chunk-s", 60)
+    assert done.returncode == 1
+    assert "fps 60 × chunk_s 60 is " in done.stderr
+
+
 @pytest.mark.parametrize(
     ("url", "said"), [("none.mp4", "none.mp4: cannot be opened"), (".", "is a folder")]
 )

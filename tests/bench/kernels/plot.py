@@ -14,7 +14,8 @@ def draw(rows: Sequence[Mapping[str, str]]) -> None:
     import matplotlib as mpl
 
     mpl.use("svg")
-    mpl.rcParams["svg.hashsalt"] = "kernels"  # the same figures give the same file
+    # The same figures give the same file, and text stays text.
+    mpl.rcParams.update({"svg.hashsalt": "kernels", "svg.fonttype": "none"})
     from matplotlib import pyplot
 
     shown = [row for row in rows if row["way"] != "straightforward"]

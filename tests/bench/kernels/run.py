@@ -3,7 +3,8 @@
     python -m tests.bench.kernels.run [NAME …] [--device cuda]
 
 Ways must agree before any is timed. Writes tests/bench/results/kernels.csv, where it replaces the
-rows of what it measured on this device, docs/kernels.svg, and the README's table.
+rows of what it measured on this device, docs/kernels.svg, and the tables of README.md and
+docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tests.bench import readme
+from tests.bench import pages
 from tests.bench.kernels.harness import copy_bandwidth, measure
 from tests.bench.kernels.plot import draw
 from tests.bench.machine import machine
@@ -79,28 +80,30 @@ def rows(name: str, device: str, bandwidth: float) -> Iterator[Row]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("names", nargs="*", choices=[*NAMES, []], default=NAMES)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     given = parser.parse_args(argv)
+    if strange := sorted(set(given.names) - set(NAMES)):
+        parser.error(f"there is no {strange[0]!r}; there are: {', '.join(NAMES)}")
     bandwidth = copy_bandwidth(given.device)
     print(f"{machine(given.device)}; a copy reads and writes {bandwidth / 1e9:.1f} GB/s")  # noqa: T201
-    print(f"{'':36}{'way':16}{'ms':>10}{'20 – 80 %':>20}{'×':>8}{'of copy':>9}")  # noqa: T201
+    print(f"{'':48}{'way':16}{'ms':>10}{'20 – 80 %':>20}{'×':>8}{'of copy':>9}")  # noqa: T201
     found = []
-    for name in given.names:
+    for name in given.names or NAMES:
         case = ""
         for row in rows(name, given.device, bandwidth):
             found.append(row)
             title = f"{row.kernel}, {row.scenario}"
             spread = f"{row.low_ms:.3f} – {row.high_ms:.3f}"
             print(  # noqa: T201
-                f"{title if title != case else '':36}{row.way:16}{row.ms:10.3f}{spread:>20}"
+                f"{title if title != case else '':48}{row.way:16}{row.ms:10.3f}{spread:>20}"
                 f"{row.speedup:8.1f}{row.of_copy:9.1%}",
                 flush=True,
             )
             case = title
     merged = merge("kernels", found, key=("device", "kernel", "scenario"))
     draw(merged)
-    readme.write()
+    pages.write()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ class Lamp:
     level: float = setting(0.5, "how bright it is", within="[0, 1)")
     count: int | None = setting(None, "how many there are", within="[1, inf)")
     colour: Literal["red", "green"] = setting("red", "what is seen")
+    speed: float = setting(1.0, "how fast it blinks")
     on: bool = setting(True, "true while it burns")
 
 
@@ -36,6 +37,11 @@ def test_what_is_allowed(lamp: Lamp) -> None:
     [
         ({"level": 1}, "lamp.level: 1 is not a number in [0, 1); level is how bright it is"),
         ({"level": -1}, "lamp.level: -1 is not a number in [0, 1); level is how bright it is"),
+        (
+            {"speed": 10**400},
+            "lamp.speed: 100000000000000000...0000000000000000000 is not a number; "
+            "speed is how fast it blinks",
+        ),
         ({"level": True}, "lamp.level: True is not a number in [0, 1); level is how bright it is"),
         ({"level": "1"}, "lamp.level: '1' is not a number in [0, 1); level is how bright it is"),
         ({"level": None}, "lamp.level: None is not a number in [0, 1); level is how bright it is"),
@@ -68,5 +74,6 @@ def test_they_are_told_in_order() -> None:
         ("level", 0.5),
         ("count", None),
         ("colour", "red"),
+        ("speed", 1.0),
         ("on", True),
     ]

@@ -25,8 +25,15 @@ SCHEMAS = {
             **{name: {} for name in DEFAULT_PIPELINE if name != "name"},
         },
         "additionalProperties": False,
+        "x-stage": "pixel",
     },
-    "tome": {"type": "object", "properties": {}, "additionalProperties": False},
+    "tome": {
+        "type": "object",
+        "properties": {"rounds": {"type": "integer"}},
+        "additionalProperties": False,
+        "x-stage": "token",
+    },
+    "fastv": {"type": "object", "x-stage": "decoder"},
 }
 
 DEEP = json.loads("[" * 100 + "]" * 100)
@@ -115,6 +122,9 @@ def test_a_job_chooses_for_itself() -> None:
             "less than the minimum",
         ),
         ({"pipeline": [{"name": "rlt", "x": 1}]}, "pipeline.0", "'x' was unexpected"),
+        ({"pipeline": [{"name": "tome", "rounds": 2.0}]}, "pipeline.0.rounds", "not of type"),
+        ({"pipeline": [{"name": "tome"}, {"name": "rlt"}]}, "pipeline.1.name", "and first"),
+        ({"pipeline": [{"name": "fastv"}, {"name": "tome"}]}, "pipeline.1.name", "before those"),
         ({"pipeline": [{"name": "tome", "x": "\ud800"}]}, "pipeline.0.x", "not a text"),
         ({"pipeline": [{"name": "rlt", "x": DEEP}]}, "pipeline.0.x", "nested too deeply"),
         ({"pipeline": [{"name": "rlt", "x": [math.nan]}]}, "pipeline.0.x", "finite"),

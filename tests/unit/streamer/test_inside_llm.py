@@ -6,6 +6,7 @@ an operator's layer on a mask hides what it dropped.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -418,3 +419,38 @@ def test_sizes_count_only_where_an_operator_wants_them(
 
 def ask(model: VideoModel, session: Session, prompt: str = PROMPT) -> Answer:
     return answer(model, [Ask(session=session, prompt=prompt)], max_new_tokens=WORDS)[0]
+
+
+def test_answers_that_come_and_go_are_as_they_are_alone(model: VideoModel) -> None:
+    """Sessions with and without operators inside join, end and are given up at any time."""
+    kinds = [
+        Pipeline(pixel=RLT()),
+        Pipeline(pixel=RLT(), token=(ToMe(keep=0.4),)),
+        Pipeline(pixel=RLT(), decoder=(FastV(layer=1, drop=0.9),)),
+        Pipeline(token=(ToMe(keep=0.4),), decoder=(FastV(layer=2, drop=1.0),)),
+        Pipeline(decoder=(Pyramid(),)),
+    ]
+    streams = [tokens_of(model, moving_square(16), pipeline=pipeline) for pipeline in kinds]
+    rng = random.Random(0)
+    decoding: Decoding[int] = Decoding(model, max_new_tokens=WORDS)
+    alone: dict[int, Answer] = {}
+    told: dict[int, Answer] = {}
+    for moment in range(60):
+        if moment < 40 and rng.random() < 0.4:
+            asks = {}
+            for _ in range(rng.randint(1, 3)):
+                kind = rng.randrange(len(kinds))
+                session = Session(model, kinds[kind])
+                for chunk in streams[kind][: rng.randint(1, 4)]:
+                    session.append(chunk)
+                key = len(alone)
+                asks[key] = Ask(session=session, prompt=rng.choice([PROMPT, "Which way?"]))
+                [alone[key]] = answer(model, [asks[key]], max_new_tokens=WORDS)
+            decoding.begin(asks)
+        if decoding.rows and rng.random() < 0.1:
+            decoding.drop({given_up := rng.choice(decoding.rows).key})
+            told[given_up] = alone[given_up]
+        if decoding.rows:
+            told |= decoding.step()
+    assert len(alone) > 20
+    assert told == alone

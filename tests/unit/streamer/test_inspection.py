@@ -115,6 +115,15 @@ def test_the_folder_holds_lines_pictures_and_a_plot(tmp_path: Path) -> None:
         assert pictures == ["00000.jpg", "00002.jpg", "00004.jpg"]
 
 
+def test_a_title_is_text_in_any_script(tmp_path: Path) -> None:
+    title = "a$b_$ 犬.mp4"  # neither a formula nor in the font
+    for folder in ("one", "two"):
+        inspect(looks(*evenly(4)), tmp_path / folder, title=title)
+    one, two = ((tmp_path / folder / "share.svg").read_bytes() for folder in ("one", "two"))
+    assert one == two
+    assert title.encode() in one
+
+
 def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("mine")
     with pytest.raises(ConfigError, match="is not empty; give a new folder"):

@@ -71,6 +71,15 @@ def test_a_signal_that_nobody_gives_is_named(monkeypatch: pytest.MonkeyPatch) ->
         build_pipeline([{"name": "prumerge"}])
 
 
+def test_an_operator_that_would_do_nothing_inside_the_llm_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tome = type(build("tome", {}))
+    monkeypatch.setattr(tome, "stage", "decoder")  # a plan, but no layers
+    with pytest.raises(ConfigError, match=r"pipeline\[0\]: tome cannot run inside the LLM"):
+        build_pipeline([{"name": "tome"}])
+
+
 def test_all_problems_are_told_at_once() -> None:
     with pytest.raises(ConfigError, match=r"pipeline\[0\].*pipeline\[1\]"):
         build_pipeline([{"name": "no"}, {"name": "nor"}])

@@ -14,6 +14,7 @@ from streamer.actors.tokenize import LOOK_S, TokenizeWorker, Tokenizing, encoder
 from streamer.adapters.clock import ManualClock
 from streamer.adapters.memory_queue import MemoryQueue
 from streamer.adapters.queue import Queue
+from streamer.config import DEFAULT_PIPELINE
 from streamer.errors import SourceError, StreamGone, WriterReplaced
 from streamer.jobs import Job, read_status
 from streamer.model import VideoModel
@@ -126,17 +127,32 @@ def test_what_is_missing_has_entries_of_its_own(model: VideoModel) -> None:
 
 
 @pytest.mark.parametrize("cut_after", range(1, 9))
-def test_a_crash_after_any_entry_changes_nothing(model: VideoModel, cut_after: int) -> None:
+@pytest.mark.parametrize(
+    "pipeline",
+    [
+        ({"name": "rlt"},),
+        (DEFAULT_PIPELINE,),
+        (DEFAULT_PIPELINE, {"name": "evs", "rate": 0.3}, {"name": "prumerge"}, {"name": "tome"}),
+        ({"name": "dtd", "space": "pixel", "threshold": 0.02},),
+    ],
+    ids=["rlt", "default", "chain", "change"],
+)
+def test_a_crash_after_any_entry_changes_nothing(
+    model: VideoModel, cut_after: int, pipeline: tuple[dict[str, object], ...]
+) -> None:
+    job = a_job(pipeline=pipeline)
+    undisturbed = RememberingQueue()
+    run(tokenizer_of(model, job, FakeDecoder(eventful(), MISSING), undisturbed))
     # Given a worker that dies when an entry is stored and its own state has not moved on
     decoder = FakeDecoder(eventful(), MISSING)
     queue = FragileQueue("tokens", cut_after)
     with pytest.raises(PowerCut):
-        run(tokenizer_of(model, a_job(), decoder, queue))
+        run(tokenizer_of(model, job, decoder, queue))
     assert queue.last(JOB, "tokens") == cut_after
     # When another takes its place
-    run(tokenizer_of(model, a_job(), decoder, queue))
+    run(tokenizer_of(model, job, decoder, queue))
     # Then nobody can tell
-    for chunk, expected in zip(decoded(queue), uninterrupted(model, decoder), strict=True):
+    for chunk, expected in zip(decoded(queue), decoded(undisturbed), strict=True):
         assert same_chunk(chunk, expected), expected.head
     assert read_status(queue.job(JOB) or {}).last_chunk == 8
 

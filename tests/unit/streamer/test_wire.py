@@ -217,6 +217,7 @@ BODY_FAULTS: list[tuple[str, torch.Tensor | None, str]] = [
     ("position", torch.tensor([[2, 0, 0]] * 2 + [[1, 0, 0]]).int(), r"body.position: \[1, 0, 0\]"),
     ("position", torch.tensor([[2, 0, 0]] * 2 + [[4, 0, 0]]).int(), r"body.position: \[4, 0, 0\]"),
     ("position", torch.tensor([[2, 0, 0]] * 2 + [[2, 2, 0]]).int(), r"body.position: \[2, 2, 0\]"),
+    ("position", torch.tensor([[3, 0, 0]] * 2 + [[2, 0, 0]]).int(), "body.position: t goes back"),
     ("position", torch.tensor([[2, 0, 0]] * 2 + [[2, 0, -1]]).int(), "body.position: .*outside"),
     ("run", torch.tensor([1, 0, 1], dtype=torch.int32), "body.run: 0, must be at least 1"),
     ("run", torch.tensor([1, 1, 1]), "body.run: "),
