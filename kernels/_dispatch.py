@@ -9,6 +9,7 @@ from functools import cache
 from importlib import import_module
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
 Implementation = Literal["native", "reference", "triton"]
@@ -52,7 +53,9 @@ def choose(*tensors: Tensor, native: bool = False) -> Implementation:
         RuntimeError: the implementation asked for cannot run here; there is no silent fallback.
     """
     able = {
-        "native": native and all(tensor.is_cpu for tensor in tensors),
+        # compiled loops have no backward pass; the reference does
+        "native": native
+        and all(tensor.is_cpu and not _differentiated(tensor) for tensor in tensors),
         "reference": True,
         "triton": os.environ.get("TRITON_INTERPRET") == "1"
         or all(tensor.is_cuda for tensor in tensors),
@@ -70,6 +73,10 @@ def choose(*tensors: Tensor, native: bool = False) -> Implementation:
             f"implementation {forced!r} cannot run here (tensors on {devices}): {NEEDS[forced]}."
         )
     return "reference"
+
+
+def _differentiated(tensor: Tensor) -> bool:
+    return tensor.requires_grad and torch.is_grad_enabled()
 
 
 @cache

@@ -8,7 +8,7 @@ Raises: BadParameter if a setting is not allowed.
 The budget is the chunk's, not each tubelet's: a still tubelet may keep nothing, a busy one most
 of its tokens. Features are compared in fp32. Differences are cut off at 0 and rounded to six
 places: those of a still picture are noise, and so the earliest tokens stay. A token with a NaN
-stays, as in the official code; what is kept keeps its position.
+ranks before all that can be compared; what is kept keeps its position.
 """
 
 from dataclasses import dataclass
@@ -24,8 +24,10 @@ from operators.plan import keep_where
 from operators.settings import setting
 from operators.types import Reduction, Signals, Tokens
 
-NEW = 255.0
-"""The difference of a token with nothing before it: above all others."""
+UNLIKE = 255.0
+"""The difference of a token that cannot be compared: above all that can."""
+NEW = 256.0
+"""That of a token with nothing before it: above all others."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class EVS(TemporalPlanner):
             difference = signals.change
         else:
             difference = 1 - similarity(tokens, before)
-        difference = difference.clamp(min=0).round(decimals=6).nan_to_num(nan=NEW)
+        difference = difference.clamp(min=0).round(decimals=6)
+        difference = difference.nan_to_num(nan=UNLIKE, posinf=UNLIKE)
         score = torch.where(before.known, difference, NEW)
         whole = tokens.offsets[[0, -1]]
         budget = retained(whole[1:], (~before.known).sum(), self.rate)

@@ -18,6 +18,7 @@ MOST_STILL = 0.1  # share of places that may stay the same while exposure would 
 WORTH = 0.9  # a line must leave less than this share of the difference
 BANDS = 8  # of brightness, with equally many places in each
 SAMPLES = 1024  # places looked at, at least, where there are so many
+FLAT = 12.0  # grey levels: a picture of less contrast does not tell exposure from content
 STIFF = 100.0  # grey levels²: holds the gain at 1 where brightness hardly varies
 ROUNDS = 5  # of reweighting
 
@@ -55,7 +56,8 @@ class Exposure:
         band_x = sorted_x[:, :, : BANDS * per_band].view(bands)[..., per_band // 2]
         band_y = y.gather(2, order[:, :, : BANDS * per_band]).view(bands).median(dim=3).values
         gain, offset = _line(band_x, band_y)
-        sure = _sure(x, y, gain * x + offset)  # [P, 3, 1]
+        contrast = band_x[:, :, -1:] - band_x[:, :, :1]
+        sure = _sure(x, y, gain * x + offset) & (contrast > FLAT)  # [P, 3, 1]
         return cls(
             gain=torch.where(sure, gain, 1)[..., None],
             offset=torch.where(sure, offset, 0)[..., None],

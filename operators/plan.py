@@ -46,5 +46,7 @@ def compose(first: Reduction, second: Reduction) -> Reduction:
     Weights are those of `first`: right where `second` weighs a merged token by the sum of what
     went into it, as sizes do.
     """
+    assert first.mixing is None  # a mixing of means is not one of the tokens
+    assert second.mixing is None
     padded = torch.cat([second.group, second.group.new_full((1,), -1)])  # [-1] stays dropped
     return Reduction(group=padded[first.group], weight=first.weight, offsets=second.offsets)

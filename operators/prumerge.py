@@ -73,14 +73,12 @@ class PruMerge(Planner):
         n = attention.shape[0]
         if not n:
             return torch.empty(0, dtype=torch.int64, device=attention.device)
-        if found := outliers(attention) if self.ratio is None else 0:
-            entries, spaced = leaders(attention, found), spread(n, n // found, adaptive=True)
-        else:
-            ratio = self.ratio or (FIXED if self.plus or attention.isnan().any() else 1 / n)
-            entries = leaders(attention, max(1, int(n * ratio)))
-            spaced = spread(n, int(1 / ratio), adaptive=False)
+        found = outliers(attention) if self.ratio is None else 0
+        ratio = self.ratio or (FIXED if self.plus or attention.isnan().any() else 1 / n)
+        entries = leaders(attention, found or max(1, int(n * ratio)))
         if self.plus:
-            spaced = spaced.to(entries.device)
+            step = n // found if found else int(1 / ratio)
+            spaced = spread(n, step, adaptive=found > 0).to(entries.device)
             entries = torch.cat([entries, spaced[~torch.isin(spaced, entries)]])
         return entries if self.order == "official" else entries.sort().values
 
@@ -129,7 +127,7 @@ def merging(
     others = torch.cat([entries, rest])
     unit = F.normalize(keys.float(), dim=1)
     cosine = unit[entries] @ unit[others].T  # [m, n]
-    cosine.fill_diagonal_(-torch.inf)
+    cosine.nan_to_num_(nan=-2.0).fill_diagonal_(-torch.inf)  # what cannot be compared is far
     n = others.shape[0]
     borders = torch.arange(0, m * n + 1, max(1, n), device=keys.device)
     count = torch.full((m,), min(neighbors, n - 1), device=keys.device)

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from kernels import run_length
+from kernels.run_length import MAX_CELL
 from operators.base import PixelOperator
 from operators.errors import ShapeError
 from operators.robust import RobustState, RobustTest
@@ -50,6 +51,7 @@ class RLT(PixelOperator[RLTState | RobustState]):
         0.1,
         "the mean absolute difference of normalised pixels above which a cell is sent again, "
         "e.g. 0.1; below 0 it always is",
+        within="[-1, 255]",
     )
     symmetric: bool = setting(False, "true to compare the first frames of tubelets too")
     anchor: Literal["prev", "head"] = setting(
@@ -101,7 +103,7 @@ class RLT(PixelOperator[RLTState | RobustState]):
         test = RobustTest(
             tubelet=tubelet,
             cell=cell,
-            threshold=self.threshold,
+            threshold=-1.0 if self.threshold < 0 else self.threshold,
             symmetric=self.symmetric,
             from_head=self.anchor == "head",
             refresh=self.refresh,
@@ -130,8 +132,10 @@ def _check_frames(frames: Tensor, tubelet: int, cell: int) -> None:
             f"frames are {frames.dtype} {list(frames.shape)}; rlt takes uint8 [T, H, W, 3]."
         )
     t, height, width, _ = frames.shape
-    if tubelet < 1 or cell < 1:
-        raise ShapeError(f"tubelet {tubelet}, cell {cell}: both must be at least 1.")
+    if tubelet < 1 or not 1 <= cell <= MAX_CELL:
+        raise ShapeError(
+            f"tubelet {tubelet}, cell {cell}: both must be at least 1, a cell at most {MAX_CELL}."
+        )
     if t < 1 or t % tubelet:
         raise ShapeError(
             f"{t} frames do not make whole tubelets of {tubelet}: give a multiple, at least "

@@ -3,7 +3,8 @@
 Frames are compared as means of blocks of 4 x 4 pixels, in which noise averages out; what exposure
 explains is taken off, then the noise floor of the picture. The fourth root of the mean fourth power
 over a cell's blocks is its distance: a few blocks that changed much count, where a mean would
-drown them. It is in the unit of the plain test, and the same where a cell changes evenly.
+drown them. It is in the unit of the plain test, and where a cell changes evenly the same, less
+the noise floor.
 """
 
 import math
@@ -20,6 +21,7 @@ BLOCK = 4  # pixels; less where a cell does not divide by it
 NOISE = 3.0  # times the median difference over a picture's blocks is its noise floor …
 MOST_NOISE = 0.05  # … but at most this, 2.9 grey levels: a picture that moves all over is no noise
 DARK = 8.0  # grey levels below which brightness does not matter
+HUE = 1.8  # times brighter in one channel than in another is an event, not white balance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -29,7 +31,7 @@ class RobustState:
     anchor: Tensor
     """fp32 `[3, H', W']`: block means that cells are compared with, in today's exposure."""
     brightness: Tensor
-    """fp32 `[h, w]`: mean grey level of each cell when it was sent."""
+    """fp32 `[3, h, w]`: mean of each channel in each cell when it was sent."""
     unrest: Tensor
     """fp32 `[h, w]`: distance of the first from the last frame of the tubelet just sent; 0 where
     none was sent."""
@@ -81,15 +83,17 @@ class RobustTest:
         if self.symmetric:
             # A token that shows two states is followed by one that shows which of them lasts.
             distance = to_back.maximum(to_front).maximum(state.unrest)
-        brightness = self._cells(front.mean(0)).mean((1, 3))
+        brightness = self._cells(front).mean((2, 4))
         brighter = (brightness + DARK) / (state.brightness + DARK)
-        faded = (brighter > LARGEST_GAIN) | (brighter < 1 / LARGEST_GAIN)
+        most, least = brighter.amax(0), brighter.amin(0)
+        faded = (most > LARGEST_GAIN) | (least < 1 / LARGEST_GAIN) | (most > HUE * least)
         distance = torch.where(faded | (state.open_run == 0), torch.inf, distance)
         keep = distance > self.threshold
         if self.refresh is not None:
             keep = keep | (state.open_run >= self.refresh)
-        anchor = front
-        if self.from_head:
+        if not self.from_head:
+            anchor = front.clone()  # a view would hold the whole chunk
+        else:
             anchor = torch.where(self._blocks(keep), front, exposure.applied(before)[0])
         return (
             keep,
@@ -123,10 +127,10 @@ class RobustTest:
         return cells.repeat_interleave(n, 0).repeat_interleave(n, 1)
 
     def _afresh(self, front: Tensor) -> RobustState:
-        brightness = self._cells(front.mean(0)).mean((1, 3))
+        brightness = self._cells(front).mean((2, 4))
         return RobustState(
             anchor=front,
             brightness=brightness,
-            unrest=torch.zeros_like(brightness),
-            open_run=torch.zeros_like(brightness, dtype=torch.int32),
+            unrest=torch.zeros_like(brightness[0]),
+            open_run=torch.zeros_like(brightness[0], dtype=torch.int32),
         )

@@ -189,7 +189,8 @@ class Selection(Generic[StateT]):
     run: Tensor
     """int32 `[T', h, w]`: tubelets a kept cell stays valid, so far; 0 where not kept."""
     distance: Tensor
-    """fp32 `[T', h, w]`: what was compared with the threshold; inf where kept by rule."""
+    """fp32 `[T', h, w]`: what was compared with the threshold; inf where there was nothing to
+    compare with. Of a cell that is merely refreshed it is as of any other."""
     state: StateT
     """To be given with the next chunk of the same video."""
 

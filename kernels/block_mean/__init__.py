@@ -19,8 +19,8 @@ def block_mean(frames: Tensor, block: int) -> Tensor:
         block: edge of a square in pixels, at most 128.
 
     Returns:
-        fp32 `[T, 3, H/block, W/block]`, in [0, 255]: an integer sum times 1/block², so that all
-        implementations agree bit for bit.
+        fp32 `[T, 3, H/block, W/block]`, 0 to 255 but for rounding: an integer sum times 1/block²,
+        so that all implementations agree bit for bit.
 
     Raises:
         ValueError: a shape, dtype or number is not as above.

@@ -1,4 +1,4 @@
-"""block_mean in Triton: a program per stretch of blocks, each pixel read once."""
+"""block_mean in Triton: a program per channel and stretch of blocks."""
 
 import torch
 import triton

@@ -96,10 +96,13 @@ class Truth:
 
 def _coded(pictures: list[NDArray[np.uint8]], crf: int) -> list[NDArray[np.uint8]]:
     held = io.BytesIO()
+    # One thread each, so that the same pictures give the same bytes.
+    alone = "threads=1:lookahead-threads=1:sync-lookahead=0"
+    options = {"crf": str(crf), "g": "30", "x264-params": alone}
     with av.open(held, "w", format="mp4") as out:
-        stream: Any = out.add_stream("libx264", rate=10, options={"crf": str(crf), "g": "30"})
+        stream: Any = out.add_stream("libx264", rate=10, options=options)
         stream.width, stream.height, stream.pix_fmt = SIDE, SIDE, "yuv420p"
-        stream.codec_context.thread_count = 1  # the same bytes every time
+        stream.codec_context.thread_count = 1
         for picture in pictures:
             out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         out.mux(stream.encode(None))

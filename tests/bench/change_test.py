@@ -13,6 +13,7 @@ Writes tests/bench/results/change.csv and the README's table.
 
 from __future__ import annotations
 
+import math
 import statistics
 import sys
 import time
@@ -146,7 +147,7 @@ def perfect(truth: Changes, grid: Grid, tubelets: int) -> NDArray[np.bool_]:
 
 
 def chunk_ms(operator: RLT, frames: Tensor) -> float:
-    """Median time for a chunk in the middle of a stream."""
+    """Median time for a chunk in the middle of a stream; NaN where it has no middle."""
     cell = GEOMETRY.cell_px
     state = operator.select(frames[:CHUNK], None, tubelet=2, cell=cell).state
     times = []
@@ -155,7 +156,7 @@ def chunk_ms(operator: RLT, frames: Tensor) -> float:
         started = time.perf_counter()
         state = operator.select(part, state, tubelet=2, cell=cell).state
         times.append(1e3 * (time.perf_counter() - started))
-    return statistics.median(times)
+    return statistics.median(times) if times else math.nan
 
 
 def rows(label: str, clips: Sequence[tuple[Tensor, Changes]]) -> Iterator[Row]:

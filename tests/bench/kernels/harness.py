@@ -75,5 +75,5 @@ def _timed(way: Way, device: str) -> float:
 
 
 def _timing(taken: list[float]) -> Timing:
-    low, *_, high = statistics.quantiles(taken, n=5)
+    low, *_, high = statistics.quantiles(taken, n=5, method="inclusive")
     return Timing(low=low, median=statistics.median(taken), high=high)

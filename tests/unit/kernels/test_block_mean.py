@@ -44,6 +44,17 @@ def test_non_contiguous_input_is_left_alone(device: str) -> None:
     assert torch.equal(wide, before)
 
 
+def test_many_threads_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numba")
+    generator = torch.Generator().manual_seed(2)
+    frames = torch.randint(0, 256, (3, 20, 12, 3), dtype=torch.uint8, generator=generator)
+    with implementation("native"):
+        alone = block_mean(frames, 4)
+        monkeypatch.setattr("kernels._native.PART", 1)
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+        assert torch.equal(block_mean(frames, 4), alone)
+
+
 def test_bad_arguments_fail() -> None:
     frames = torch.zeros(2, 8, 12, 3, dtype=torch.uint8)
     with pytest.raises(ValueError, match=r"block=129 is not in \[1, 128\]"):

@@ -85,6 +85,27 @@ def test_non_contiguous_input_is_left_alone(device: str) -> None:
     assert torch.equal(out, segment_mean(data.contiguous(), weight.contiguous(), group, 2))
 
 
+def test_many_threads_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numba")
+    generator = torch.Generator().manual_seed(2)
+    data, weight = torch.randn(60, 33, generator=generator), torch.rand(60, generator=generator)
+    group = torch.randint(-1, 9, (60,), generator=generator)
+    with implementation("native"):
+        alone = segment_mean(data, weight, group, 9)
+        monkeypatch.setattr("kernels._native.PART", 1)
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+        torch.testing.assert_close(
+            segment_mean(data, weight, group, 9), alone, rtol=0, atol=0, equal_nan=True
+        )
+
+
+def test_gradients_pass_on_a_cpu() -> None:
+    data = torch.ones(3, 2, requires_grad=True)
+    total = segment_mean(data, torch.ones(3), torch.tensor([0, 0, 1]), 2).sum()
+    [gradient] = torch.autograd.grad(total, data)
+    assert gradient.tolist() == [[0.5, 0.5], [0.5, 0.5], [1, 1]]
+
+
 def test_bad_arguments_fail() -> None:
     data, weight, group = torch.ones(2, 3), torch.ones(2), torch.zeros(2, dtype=torch.int64)
     with pytest.raises(ValueError, match=r"data is torch.float64"):

@@ -46,7 +46,9 @@ def test_equals_reference(device: str, lengths: list[int], dtype: torch.dtype) -
     generator = torch.Generator().manual_seed(0)
     n = sum(lengths)
     few = torch.randint(-3, 3, (n,), generator=generator)  # nearly all are ties
-    wide = torch.randn(n, generator=generator) * 10.0 ** torch.randint(-9, 9, (n,))
+    wide = torch.randn(n, generator=generator) * 10.0 ** torch.randint(
+        -9, 9, (n,), generator=generator
+    )
     for score in (few.to(dtype), wide.to(dtype)):
         for share in (0.0, 0.1, 0.5, 1.0):
             k = [round(length * share) for length in lengths]
@@ -69,6 +71,18 @@ def test_nothing_in_nothing_out(device: str) -> None:
     assert best(torch.zeros(0), [], [], device).offsets.tolist() == [0]
     kept = best(torch.zeros(0), [0, 0], [1, 1], device)
     assert (kept.group.tolist(), kept.offsets.tolist()) == ([], [0, 0, 0])
+
+
+def test_many_threads_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numba")
+    generator = torch.Generator().manual_seed(2)
+    score, offsets = torch.randn(90, generator=generator), torch.tensor([0, 30, 30, 70, 90])
+    k = torch.tensor([3, 1, 40, 5])
+    with implementation("native"):
+        alone = top_k(score, offsets, k)
+        monkeypatch.setattr("kernels._native.PART", 1)
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+        assert torch.equal(top_k(score, offsets, k).group, alone.group)
 
 
 def test_bad_arguments_fail() -> None:

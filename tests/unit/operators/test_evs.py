@@ -48,6 +48,16 @@ def test_a_still_picture_keeps_the_earliest_tokens_whatever_the_noise() -> None:
     assert result.reduction.group.tolist() == [*range(15), *[-1] * 15]
 
 
+def test_what_cannot_be_compared_comes_after_what_is_new() -> None:
+    tokens = film([[0, 0], [0, 0]])
+    tokens.data[2] = torch.nan
+    tokens.pos[3, 2] = 5  # a cell that had nothing before
+    assert EVS(rate=0.9).reduce(tokens).reduction.group.tolist() == [0, 1, -1, 2]
+    tokens = film([[0, 0], [0, 30], [0, 0]])
+    tokens.data[2] = torch.nan
+    assert EVS(rate=0.5).reduce(tokens).reduction.group.tolist() == [0, 1, 2, -1, -1, -1]
+
+
 def test_pixels_instead_of_features() -> None:
     tokens = film([[0, 0], [0, 0], [0, 0]])
     change = torch.tensor([torch.inf, torch.inf, 0.1, 0.3, 0.2, 0.0])

@@ -1,3 +1,4 @@
+import sys
 from itertools import pairwise
 
 import pytest
@@ -30,7 +31,7 @@ def test_an_operator_goes_by_the_name_of_its_file() -> None:
     for name, operator in OPERATORS.items():
         assert operator.__module__ == f"operators.{name}"
         assert build(name, {}).name == name
-        assert operator.__doc__ is not None
+        assert sys.modules[operator.__module__].__doc__
 
 
 def test_names_by_stage() -> None:

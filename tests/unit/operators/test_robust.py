@@ -9,6 +9,7 @@ from torch import Tensor
 from operators import RLT
 
 Change = Literal["plain", "robust"]
+Anchor = Literal["prev", "head"]
 SIZE = 256
 CELL = 32
 
@@ -119,6 +120,63 @@ def test_a_token_that_shows_two_states_is_followed_by_one_that_shows_which_lasts
     frames = seen(*[picture] * 4)
     frames[3] = with_square(picture, 64, 64, 32, 70).byte()
     assert kept(frames)[:, 2, 2].tolist() == [True, True, False]
+
+
+def test_what_the_first_frame_alone_shows_is_a_change_there_too() -> None:
+    picture = textured(9)
+    frames = seen(*[picture] * 4)
+    frames[4] = with_square(picture, 64, 64, 32, 70).byte()
+    assert kept(frames)[:, 2, 2].tolist() == [False, True, True]
+
+
+def plain_coloured(*colour: float) -> Tensor:
+    return torch.tensor(colour).expand(SIZE, SIZE, 3).clone()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (plain_coloured(200, 0, 0), plain_coloured(0, 0, 200)),
+        (plain_coloured(40, 160, 40), plain_coloured(160, 60, 160)),
+        (plain_coloured(90, 90, 90), plain_coloured(140, 140, 140)),
+        (textured(3), textured(3) + torch.tensor([70.0, 0, -70])),
+        (textured(3), textured(3) * torch.tensor([1.4, 1, 0.4])),
+    ],
+    ids=["red to blue", "green to magenta", "dark to light grey", "tinted", "filtered"],
+)
+def test_another_colour_all_over_is_a_change(before: Tensor, after: Tensor) -> None:
+    assert kept(seen(before, after, after))[0].all()
+
+
+def test_what_was_sent_ages_with_the_exposure() -> None:
+    # The left part is another picture once it is as bright again; all of it was sent before.
+    picture, other = textured(0), textured(0)
+    other[:, :96] = textured(4)[:, :96]
+    keep = kept(seen(picture, 0.6 * other, 0.6 * other, other))
+    assert keep[0, :, :3].all()
+    assert not keep[0, :, 3:].any()
+    assert not keep[1:].any()
+
+
+@pytest.mark.parametrize("anchor", ["prev", "head"])
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_chunks_under_changing_exposure_equal_one_pass(anchor: Anchor, symmetric: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    picture, frames = textured(1, 128), []
+    for t in range(16):
+        gain = 0.7 + 0.3 * (t // 4 % 2)
+        moved = gain * with_square(picture, 10 + 6 * t, 40, 16, 60)
+        frames.append(moved + 3 * torch.randn(moved.shape, generator=generator))
+    video = torch.stack(frames).clamp(0, 255).byte()
+    operator = RLT(change="robust", anchor=anchor, symmetric=symmetric)
+    whole = operator.select(video, None, tubelet=2, cell=CELL)
+    state, parts = None, []
+    for chunk in torch.split(video, [2, 6, 4, 4]):
+        parts.append(operator.select(chunk, state, tubelet=2, cell=CELL))
+        state = parts[-1].state
+    assert torch.equal(torch.cat([part.keep for part in parts]), whole.keep)
+    assert torch.equal(torch.cat([part.distance for part in parts]), whole.distance)
+    assert 0 < whole.keep[1:].sum() < whole.keep[1:].numel()
 
 
 def test_the_distance_of_an_even_change_is_the_plain_one() -> None:
