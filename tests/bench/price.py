@@ -226,13 +226,24 @@ def draw(rows: Sequence[Mapping[str, str]]) -> None:
     axes.plot(100 * changed, sent, color="#9db4c0", linewidth=5, alpha=0.6, label="tokens")
     spread = np.clip([ratio - low, high - ratio], 0, None)
     axes.errorbar(
-        100 * changed, ratio, yerr=spread, marker="o", color="#2a6fdb", label="time, rendered clips"
+        100 * changed, ratio, yerr=spread, marker="o", color="#2a6fdb", label="time, rendered"
     )
-    at = [(100 * float(row["changed"]), float(row["ratio"])) for row in real]
-    axes.scatter(*zip(*at, strict=True), color="#d9541e", zorder=3, label="time, real clips")
-    for row, place in zip(real, at, strict=True):
-        name = Path(row["clip"]).stem.replace("_", " ")
-        axes.annotate(name, place, (6, -9), textcoords="offset points", fontsize=7)
+    at = {
+        Path(row["clip"]).stem: (100 * float(row["changed"]), float(row["ratio"])) for row in real
+    }
+    axes.scatter(*zip(*at.values(), strict=True), color="#d9541e", zorder=3, label="time, real")
+    below, last = 0, -np.inf
+    for name, place in sorted(at.items(), key=lambda item: item[1]):
+        below = below + 1 if place[0] - last < 5 else 0  # names of neighbours one under another
+        last = place[0]
+        axes.annotate(
+            name.replace("_", " "),
+            place,
+            (-6 if last > 80 else 8, -10 - 13 * below),
+            textcoords="offset points",
+            ha="right" if last > 80 else "left",
+            fontsize=7,
+        )
     axes.set_xlabel("cells that change (of real clips: that are sent), % of all")
     axes.set_ylabel("of a chunk with every cell")
     axes.set_title(f"Tokenizing 448², Qwen3-VL-2B's geometry; {rows[0]['machine']}", fontsize=9)
