@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from kernels._dispatch import choose
+from kernels._segments import check_counts, check_offsets, check_one_device
 from kernels.bipartite_match import reference
 from kernels.bipartite_match.reference import Match
 
@@ -46,27 +47,10 @@ def bipartite_match(
         raise ValueError(
             f"metric is {metric.dtype} {list(metric.shape)}; expected floating [N, D]."
         )
-    if offsets.dtype != torch.int64 or offsets.ndim != 1 or offsets.shape[0] < 1:
-        raise ValueError(
-            f"offsets are {offsets.dtype} {list(offsets.shape)}; expected int64 [S+1], S >= 0."
-        )
-    segments = offsets.shape[0] - 1
-    if r.dtype != torch.int64 or r.shape != (segments,):
-        raise ValueError(
-            f"r is {r.dtype} {list(r.shape)}; expected int64 [{segments}], one per segment."
-        )
-    if not metric.device == offsets.device == r.device:
-        raise ValueError(
-            f"metric is on {metric.device}, offsets on {offsets.device}, r on {r.device}; "
-            "move them to one device."
-        )
+    check_offsets(offsets, metric.shape[0])
+    check_counts("r", r, offsets)
+    check_one_device(metric=metric, offsets=offsets, r=r)
     lengths = offsets.diff()
-    if offsets.device.type == "cpu" and (
-        offsets[0] != 0 or offsets[-1] != metric.shape[0] or (lengths < 0).any()
-    ):
-        raise ValueError(
-            f"offsets {offsets.tolist()} must run from 0 to {metric.shape[0]} (N) and not decrease."
-        )
     protected = int(protect_first) + int(protect_second)
     cap = (lengths - protected).clamp(min=0) // 2
     r = torch.minimum(r.clamp(min=0), cap)

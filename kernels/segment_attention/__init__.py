@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from kernels._dispatch import choose
+from kernels._segments import check_offsets, check_one_device
 from kernels.segment_attention import reference
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -56,26 +57,12 @@ def segment_attention(
                 f"{name} is {x.dtype} {list(x.shape)}; expected {q.dtype} [{n}, K, {channels}], "
                 f"K a divisor of {heads} (heads of q) and the same for k and v."
             )
-    if offsets.dtype not in (torch.int32, torch.int64) or offsets.ndim != 1 or not len(offsets):
-        raise ValueError(
-            f"offsets are {offsets.dtype} {list(offsets.shape)}; expected int32 or int64 [S+1], "
-            "S >= 0."
-        )
+    check_offsets(offsets, n, (torch.int32, torch.int64))
     if size is not None and (size.dtype != torch.float32 or size.shape != (n,)):
         raise ValueError(f"size is {size.dtype} {list(size.shape)}; expected float32 [{n}].")
-    given = (q, k, v, offsets) if size is None else (q, k, v, offsets, size)
-    if len({x.device for x in given}) > 1:
-        raise ValueError(
-            f"tensors are on {', '.join(sorted({str(x.device) for x in given}))}; "
-            "move them to one device."
-        )
-    if offsets.device.type == "cpu":
-        if offsets[0] != 0 or offsets[-1] != n or (offsets.diff() < 0).any():
-            raise ValueError(
-                f"offsets {offsets.tolist()} must run from 0 to {n} (N) and not decrease."
-            )
-        if size is not None and not (size > 0).all():
-            raise ValueError(f"size has {float(size.min())}; every size must be above 0.")
+    check_one_device(q=q, k=k, v=v, offsets=offsets, size=size)
+    if size is not None and size.device.type == "cpu" and not (size > 0).all():
+        raise ValueError(f"size has {float(size.min())}; every size must be above 0.")
     scale = channels**-0.5 if scale is None else scale
     if choose(q) == "triton":
         from kernels.segment_attention import kernel

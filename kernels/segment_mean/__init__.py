@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from kernels._dispatch import choose
+from kernels._segments import check_one_device
 from kernels.segment_mean import reference
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -37,11 +38,7 @@ def segment_mean(data: Tensor, weight: Tensor, group: Tensor, num_groups: int) -
         raise ValueError(f"weight is {weight.dtype} {list(weight.shape)}; expected float32 [{n}].")
     if group.dtype != torch.int64 or group.shape != (n,):
         raise ValueError(f"group is {group.dtype} {list(group.shape)}; expected int64 [{n}].")
-    if not data.device == weight.device == group.device:
-        raise ValueError(
-            f"data is on {data.device}, weight on {weight.device}, group on {group.device}; "
-            "move them to one device."
-        )
+    check_one_device(data=data, weight=weight, group=group)
     if num_groups < 0:
         raise ValueError(f"num_groups is {num_groups}; expected 0 or more.")
     if n and group.device.type == "cpu" and (group.min() < -1 or group.max() >= num_groups):

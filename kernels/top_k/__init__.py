@@ -1,9 +1,9 @@
 """top_k: the rows of the highest score in each segment, compacted."""
 
-import torch
 from torch import Tensor
 
 from kernels._dispatch import choose
+from kernels._segments import check_counts, check_offsets, check_one_device
 from kernels.top_k import reference
 from kernels.top_k.reference import TopK
 
@@ -28,26 +28,9 @@ def top_k(score: Tensor, offsets: Tensor, k: Tensor) -> TopK:
     """
     if score.ndim != 1 or not score.is_floating_point():
         raise ValueError(f"score is {score.dtype} {list(score.shape)}; expected floating [N].")
-    if offsets.dtype != torch.int64 or offsets.ndim != 1 or offsets.shape[0] < 1:
-        raise ValueError(
-            f"offsets are {offsets.dtype} {list(offsets.shape)}; expected int64 [S+1], S >= 0."
-        )
-    segments = offsets.shape[0] - 1
-    if k.dtype != torch.int64 or k.shape != (segments,):
-        raise ValueError(
-            f"k is {k.dtype} {list(k.shape)}; expected int64 [{segments}], one per segment."
-        )
-    if not score.device == offsets.device == k.device:
-        raise ValueError(
-            f"score is on {score.device}, offsets on {offsets.device}, k on {k.device}; "
-            "move them to one device."
-        )
-    if offsets.device.type == "cpu" and (
-        offsets[0] != 0 or offsets[-1] != score.shape[0] or (offsets.diff() < 0).any()
-    ):
-        raise ValueError(
-            f"offsets {offsets.tolist()} must run from 0 to {score.shape[0]} (N) and not decrease."
-        )
+    check_offsets(offsets, score.shape[0])
+    check_counts("k", k, offsets)
+    check_one_device(score=score, offsets=offsets, k=k)
     match choose(score, native=True):
         case "triton":
             from kernels.top_k import kernel
