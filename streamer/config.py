@@ -94,7 +94,7 @@ class KeyframeSettings(_Section):
 
     interval_s: float = Field(KeyframePolicy.interval_s, gt=0, description="longest group")
     budget: float = Field(
-        KeyframePolicy.budget, ge=1, description="most cells encoded in a group, in full tubelets"
+        KeyframePolicy.budget, ge=1, description="most tokens of a group, in full tubelets"
     )
     cut_share: float = Field(
         KeyframePolicy.cut_share, gt=0, le=1, description="share of cells that change in a cut"

@@ -123,7 +123,7 @@ class Tokenizing:
         if not isinstance(chunk, FrameChunk):
             told = chunk.reason if isinstance(chunk, Failure) else "it ends before"
             raise SourceError(f"the source cannot be read again from {head.t0:g} s: {told}")
-        self.encoder.replay(chunk, first_tubelet=self.first_tubelet)
+        self.encoder.replay(chunk, tokens=head.tokens, first_tubelet=self.first_tubelet)
 
     def finish(self, error: str | None) -> None:
         """No more chunks will come."""

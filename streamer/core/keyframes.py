@@ -15,7 +15,7 @@ class KeyframePolicy:
     interval_s: float = 16.0
     """Longest group, in media seconds."""
     budget: float = 6.0
-    """Most cells encoded in a group, in full tubelets: what the LLM's context may grow to."""
+    """Most tokens of a group, in full tubelets: what the LLM's context is allowed to grow to."""
     cut_share: float = 0.8
     """Share of a tubelet's cells that must have changed for it to be a scene cut."""
 

@@ -95,6 +95,13 @@ def plan_chunk(
     )
 
 
+def left_over(state: PlanState, plan: ChunkPlan, tokens: int) -> PlanState:
+    """Operators after the encoder left so many tokens of the chunk: the group has not grown by more
+    than these."""
+    fewer = int(plan.keep.sum()) - tokens
+    return replace(state, group=replace(state.group, tokens=state.group.tokens - fewer))
+
+
 def after_gap(state: PlanState) -> PlanState:
     """Pictures are missing: the next chunk must be decodable alone."""
     return replace(state, group=replace(state.group, ended="gap"))

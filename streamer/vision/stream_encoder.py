@@ -12,7 +12,7 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
 from operators import Tokens
 from streamer.core.keyframes import KeyframePolicy
 from streamer.core.pipeline import Pipeline
-from streamer.core.planner import ChunkPlan, PlanState, after_gap, plan_chunk, positions
+from streamer.core.planner import ChunkPlan, PlanState, after_gap, left_over, plan_chunk, positions
 from streamer.types import FrameChunk, Gap
 from streamer.vision.geometry import Geometry, Grid
 from streamer.vision.patches import Patches, patchify
@@ -58,16 +58,17 @@ class StreamEncoder:
         self.device = next(tower.parameters()).device
 
     @torch.inference_mode()
-    def replay(self, chunk: FrameChunk, *, first_tubelet: int = 0) -> None:
+    def replay(self, chunk: FrameChunk, *, tokens: int, first_tubelet: int = 0) -> None:
         """Takes up a chunk that is in the token stream already: state moves on.
 
         Nothing is encoded, unless operators after the encoder remember something.
-        first_tubelet: the wire t of the first chunk replayed.
+        tokens: how many it has there. first_tubelet: the wire t of the first chunk replayed.
         """
         frames = self._frames(chunk)
         plan = self._plan(chunk, frames, first_tubelet)
         if self.pipeline.remembers:
             self._tokens(plan, frames, self._patches(plan, frames))
+        self._count(plan, tokens)
 
     def gap(self, gap: Gap) -> TokenChunk:
         """Pictures are missing: the next chunk is an I-chunk."""
@@ -86,6 +87,7 @@ class StreamEncoder:
         plan = self._plan(chunk, frames, 0)
         patches = self._patches(plan, frames)
         tokens = self._tokens(plan, frames, patches)
+        self._count(plan, tokens.num_tokens)
         head = ChunkHead(
             job=self.job,
             number=chunk.number,
@@ -132,6 +134,10 @@ class StreamEncoder:
             tubelets_before=first_tubelet,
         )
         return plan
+
+    def _count(self, plan: ChunkPlan, tokens: int) -> None:
+        assert self.state is not None  # a chunk was planned
+        self.state = left_over(self.state, plan, tokens)
 
     def _patches(self, plan: ChunkPlan, frames: Tensor) -> Patches:
         dtype = torch.bfloat16 if self.tower.dtype == torch.bfloat16 else torch.float32

@@ -26,8 +26,8 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
 from streamer.config import Settings
 from streamer.core.keyframes import KeyframePolicy
 from streamer.core.pipeline import Pipeline, build_pipeline
-from streamer.sources import open_source
 from streamer.types import FrameChunk
+from streamer.vision.attention import set_attention, way_for
 from streamer.vision.geometry import Geometry
 from streamer.vision.resize import resize
 from streamer.vision.stream_encoder import StreamEncoder
@@ -97,6 +97,8 @@ def rendered(share: float, chunks: int) -> NDArray[np.uint8]:
 
 def filmed(path: str) -> NDArray[np.uint8]:
     """(T, H, W, 3) of a clip at 2 frames per second, on the grid, in whole chunks."""
+    from streamer.sources import open_source  # decoders, which rendered clips need not
+
     with open_source(path, fps=FPS) as source:
         frames = [_fitted(frame.image) for frame in source.frames()]
     return np.stack(frames[: len(frames) // CHUNK_FRAMES * CHUNK_FRAMES])
@@ -124,7 +126,7 @@ def chunks_of(frames: NDArray[np.uint8]) -> list[FrameChunk]:
 
 def encode(stream: StreamEncoder, chunks: Sequence[FrameChunk], device: str) -> tuple[float, float]:
     """Seconds for the second chunk, once the first was taken up; and the share of cells sent."""
-    stream.replay(chunks[0])
+    stream.replay(chunks[0], tokens=0)  # its group never ends
     started = time.perf_counter()
     head = stream.encode(chunks[1]).head
     if device != "cpu":
@@ -177,6 +179,8 @@ class Streams:
     def __init__(self, device: str, dtype: torch.dtype) -> None:
         self.device = device
         self.tower = tower(device, dtype)
+        way = way_for("auto", device=torch.device(device), dtype=dtype, channels=1024 // 16)
+        set_attention(self.tower, way)
         self.machine = f"{machine(device)}, {str(dtype).removeprefix('torch.')}"
 
     def kept(self) -> StreamEncoder:

@@ -150,12 +150,23 @@ def test_replay_leaves_the_state_that_encoding_left(
     one = encoder(model, *token, threshold=threshold)
     two = encoder(model, *token, threshold=threshold)
     for chunk in chunks[:-1]:
-        one.encode(chunk)
-        two.replay(chunk)
+        two.replay(chunk, tokens=one.encode(chunk).head.tokens)
         # Then they stand alike after each
         assert state_of(one) == state_of(two)
     # And go on alike
     assert same_chunk(one.encode(chunks[-1]), two.encode(chunks[-1]))
+
+
+def test_what_operators_leave_counts_towards_a_groups_budget(model: VideoModel) -> None:
+    """Merging to a quarter makes groups longer: the LLM is given no more."""
+    chunks = chunks_of(moving_square(32))
+    policy = KeyframePolicy(interval_s=1e6, budget=4.0, cut_share=1.0)
+    quarter = build_token("tome", keep=0.25)
+    dense = encoded(encoder(model, threshold=None, policy=policy), chunks)
+    merged = encoded(encoder(model, quarter, threshold=None, policy=policy), chunks)
+    assert [chunk.head.kind for chunk in dense] == ["I", "P"] * 4
+    # Of 80 tokens a group has room for five chunks of ten, the last of which might have had forty.
+    assert [chunk.head.kind for chunk in merged] == ["I", *"PPPP", "I", *"PP"]
 
 
 def test_an_i_chunk_remembers_nothing_of_before(model: VideoModel) -> None:
@@ -176,8 +187,8 @@ def test_a_later_group_taken_up_alone_goes_on_alike(model: VideoModel) -> None:
     one, two = (encoder(model, policy=policy) for _ in range(2))
     written = encoded(one, chunks[:4])
     assert [c.head.kind for c in written] == ["I", "P", "I", "P"]
-    two.replay(chunks[2], first_tubelet=written[2].head.tubelet_t)
-    two.replay(chunks[3], first_tubelet=written[2].head.tubelet_t)
+    for chunk, there in zip(chunks[2:4], written[2:4], strict=True):
+        two.replay(chunk, tokens=there.head.tokens, first_tubelet=written[2].head.tubelet_t)
     assert state_of(one) == state_of(two)
     for chunk in chunks[4:]:
         assert same_chunk(one.encode(chunk), two.encode(chunk))
