@@ -6,7 +6,7 @@ python -m tests.bench.readme
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tests.bench import results
@@ -59,8 +59,7 @@ def _kernels(shown: Callable[[Mapping[str, str]], bool]) -> Iterator[str]:
             f"| {_times(best['speedup'])} | {float(best['of_copy']):.0%} |"
         )
     yield ""
-    machines = "; ".join(sorted({row["machine"] for row in rows}))
-    yield f"On {machines} (`make bench`)."
+    yield f"On {_machines(rows)} (`make bench`)."
 
 
 def price() -> Iterator[str]:
@@ -75,8 +74,7 @@ def price() -> Iterator[str]:
             f"| {_ms(row['dense_ms'])} | {float(row['ratio']):.3f} ({interval}) |"
         )
     yield ""
-    machines = "; ".join(sorted({row["machine"] for row in rows}))
-    yield f"On {machines} (`python -m tests.bench.price`)."
+    yield f"On {_machines(rows)} (`python -m tests.bench.price`)."
 
 
 def change() -> Iterator[str]:
@@ -92,11 +90,10 @@ def change() -> Iterator[str]:
         )
         yield f"| {clip} | {float(tests['perfect']['share']):.0%} | {sent} |"
     yield ""
-    machines = "; ".join(sorted({row["machine"] for row in rows}))
     yield (
         "Changed: cells of which at least 5 % differ from what was sent last, as drawn in rendered "
         "scenes, as an independent detector at full resolution finds it in footage "
-        f"(`python -m tests.bench.change_test CLIP …`, {machines})."
+        f"(`python -m tests.bench.change_test CLIP …`, {_machines(rows)})."
     )
 
 
@@ -122,6 +119,10 @@ def filled(text: str) -> str:
 def write() -> None:
     for page in PAGES:
         page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def _machines(rows: Sequence[Mapping[str, str]]) -> str:
+    return "; ".join(sorted({row["machine"] for row in rows}))
 
 
 def _ms(text: str) -> str:
