@@ -14,17 +14,17 @@ from tests.service import Service, check_complete, service
 
 pytestmark = pytest.mark.timeout(400)
 
-POOL = '{"min": 2, "max": 2}'
+POOL = '{"min": 2, "max": 2, "cpus": 1}'
 WORKERS = [f"{kind}-{n}" for kind in ("decode", "tokenize", "caption") for n in (1, 2)]
 
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    """A head that carries no work of its own choosing, and two nodes."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    """A head that has no room for workers, since it is not to be lost, and two nodes that do."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     try:
         for _ in range(2):
-            cluster.add_node(num_cpus=2)
+            cluster.add_node(num_cpus=len(WORKERS))
         yield cluster
     finally:
         cluster.shutdown()
