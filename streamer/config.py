@@ -56,6 +56,13 @@ class SourceSettings(_Section):
         description="decord reads clean local files; it needs more of a processor and of memory",
     )
     ahead: int = Field(16, ge=1, description="most chunks a file may be ahead of its captions")
+    live: bool | None = Field(
+        None,
+        description="whether it goes on unread, for ever; if not given, its URL and server tell",
+    )
+    behind_s: float = Field(
+        30.0, gt=0, le=600, description="a live job so far behind its source skips to the present"
+    )
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -114,6 +121,39 @@ class QueueSettings(_Section):
     )
 
 
+class LiveSettings(_Section):
+    """How live sources are held on to."""
+
+    stall_s: float = Field(10.0, gt=0, le=300, description="longest time without a picture")
+    retry_s: float = Field(0.5, gt=0, le=60, description="pause before the first reconnection")
+    retry_max_s: float = Field(
+        30.0, gt=0, le=3600, description="longest pause, after many failed reconnections"
+    )
+    recycle_s: float = Field(
+        6 * 3600.0, ge=10, description="age at which a decoding process is replaced"
+    )
+    recycle_bytes: int = Field(
+        1 << 30, ge=64 << 20, description="memory at which a decoding process is replaced"
+    )
+    buffer_bytes: int = Field(
+        128 << 20, ge=1 << 20, description="most pictures of a source that wait to be tokenized"
+    )
+
+
+class RetentionSettings(_Section):
+    """How long Redis keeps what was captioned."""
+
+    tokens_s: float = Field(900.0, ge=0, description="of media time that questions can go back")
+    tokens_bytes: int = Field(256 << 20, ge=1 << 20, description="most of a job's tokens")
+    events_s: float = Field(7 * 86400.0, ge=60, description="of media time that events are kept")
+    events_bytes: int = Field(256 << 20, ge=1 << 20, description="most of a job's events")
+    archive: str | None = Field(
+        None,
+        repr=False,
+        description="folder or fsspec URL that takes what leaves Redis; without one it is dropped",
+    )
+
+
 def _network(text: str) -> str:
     try:
         ipaddress.ip_network(text)
@@ -168,6 +208,10 @@ class ApiSettings(_Section):
         15.0, gt=0, le=300, description="longest silence of an event stream"
     )
     max_questions: int = Field(8, ge=1, le=64, description="of one job")
+    max_upload_bytes: int = Field(
+        64 << 20, ge=1 << 20, le=512 << 20, description="most of a video sent in a request"
+    )
+    answer_s: float = Field(120.0, gt=0, le=3600, description="longest wait for an answer")
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
@@ -276,6 +320,8 @@ class Settings(BaseSettings):
     )
     queue: QueueSettings = QueueSettings()
     fetch: FetchSettings = FetchSettings()
+    live: LiveSettings = LiveSettings()
+    retention: RetentionSettings = RetentionSettings()
     api: ApiSettings = ApiSettings()
     pools: PoolsSettings = PoolsSettings()
     workers: WorkersSettings = WorkersSettings()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 
-EventKind = Literal["caption", "unchanged", "gap", "skipped", "error"]
+EventKind = Literal["caption", "unchanged", "seen", "gap", "skipped", "error", "level"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class Event:
     """The question's id."""
     text: str | None = None
     reason: str | None = None
-    """Of a gap, a skip or an error."""
+    """Of a gap, a skip, an error or a level."""
     input_tokens: int | None = None
     """The chunk's visual tokens given to the LLM."""
     dense_tokens: int | None = None
@@ -54,6 +54,8 @@ class Event:
     wall0: str | None = None
     wall1: str | None = None
     """The span as RFC 3339, for live sources."""
+    level: int | None = None
+    """From this chunk on: how far a live job that is behind is thinned out, 0 to 3."""
 
     def to_json_line(self) -> str:
         """One line of JSON, without its newline; absent fields are left out."""
@@ -68,6 +70,16 @@ class Totals:
     chunks: int = 0
     captions: int = 0
     """Events of kind caption."""
+    unchanged: int = 0
+    """Events of kind unchanged."""
+    asked: int = 0
+    """Answers that the LLM was asked for; the others cost nothing."""
+    gaps: int = 0
+    """Times that the source had no pictures for a while."""
+    skipped: int = 0
+    """Spans that were left out because the job was behind."""
+    levels: int = 0
+    """Events of kind level."""
     errors: int = 0
     t1: float = 0.0
     """Media seconds captioned."""
@@ -124,6 +136,11 @@ def decode_totals(entry: Entry) -> Totals:
 _TOTALS: dict[str, Check] = {
     "chunks": integer(),
     "captions": integer(),
+    "unchanged": integer(),
+    "asked": integer(),
+    "gaps": integer(),
+    "skipped": integer(),
+    "levels": integer(),
     "errors": integer(),
     "t1": number,
     "patches": integer(),
@@ -153,14 +170,17 @@ _EVENT: dict[str, Check] = {
     "chunk_latency_ms": number,
     "wall0": text(empty=False),
     "wall1": text(empty=False),
+    "level": integer(high=3),
 }
 
 _NEEDS: dict[str, tuple[str, ...]] = {
     "caption": ("question", "text"),
     "unchanged": ("question",),
+    "seen": (),
     "gap": ("reason",),
     "skipped": ("reason",),
     "error": ("reason",),
+    "level": ("reason", "level"),
 }
 
 

@@ -12,16 +12,20 @@ from streamer.errors import WireError
 
 JobState = Literal["queued", "running", "paused", "ended", "failed"]
 
+When = Literal["every", "on_change"]
+
 LOCAL = "local"
 """The tenant where there are no tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """Asked about every chunk."""
+    """Asked about the chunks of a job."""
 
     id: str
     prompt: str
+    when: When = "every"
+    """About every chunk, or only when what is seen changes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

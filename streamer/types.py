@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,6 +20,15 @@ class Frame:
     """(H, W, 3) uint8 RGB."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hole:
+    """Why a live source has no pictures for a while."""
+
+    kind: Literal["gap", "skipped"]
+    """gap: nothing came; skipped: it came, and nobody took it in time."""
+    reason: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FrameChunk:
     """Consecutive sampled frames: the unit of queueing, captioning, retry and exactly-once."""
@@ -34,6 +43,18 @@ class FrameChunk:
     frames: NDArray[np.uint8]
     """(T, H, W, 3) uint8 RGB."""
     decode_ms: float
+    wall0: float | None = None
+    wall1: float | None = None
+    """Of a live source: the span in Unix seconds."""
+    newest_s: float | None = None
+    """Of a live source: the media time up to which it has been received; at least t1."""
+    hole: Hole | None = None
+    """Of a live source: why there is nothing between the chunk before and this one."""
+
+    @property
+    def live(self) -> bool:
+        """Whether the source goes on whether or not it is read."""
+        return self.wall0 is not None
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 4 or self.frames.shape[3] != 3 or len(self.pts) != len(self.frames):
@@ -45,9 +66,13 @@ class FrameChunk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
-    """A span of media time for which the source has no pictures."""
+    """A span of media time without a chunk: one entry, however long it is."""
 
     number: int
     t0: float
     t1: float
     reason: str
+    kind: Literal["gap", "skipped"] = "gap"
+    wall0: float | None = None
+    wall1: float | None = None
+    """Of a live source: the span in Unix seconds."""

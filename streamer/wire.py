@@ -63,10 +63,23 @@ class ChunkHead:
     """Unix seconds at which the writer wrote it; 0 when unknown."""
     reason: str = ""
     """Why, for people: of a gap or a skip, or of an early I-chunk."""
+    wall0: float = 0.0
+    wall1: float = 0.0
+    """The span in Unix seconds, of a live source; 0 of a file."""
+    changed: float = 1.0
+    """Share of its cells that a P-chunk would have kept, 0 to 1; also of an I-chunk."""
+    level: int = 0
+    """How far a live job that is behind is thinned out; see core/pace.py."""
+    behind_s: float = 0.0
+    """How far a live job was behind its source when this was written."""
 
     @property
     def has_body(self) -> bool:
         return self.kind in ("I", "P")
+
+    @property
+    def live(self) -> bool:
+        return self.wall1 > 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -284,6 +297,11 @@ _HEAD: dict[str, Check] = {
     "tokenize_ms": number,
     "written_at": number,
     "reason": text(),
+    "wall0": number,
+    "wall1": number,
+    "changed": number,
+    "level": integer(high=3),
+    "behind_s": number,
 }
 
 _BODY = {

@@ -22,6 +22,21 @@ LATENCY_BUCKETS_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SourceState:
+    """A live source at a moment."""
+
+    connected: bool
+    reconnects: int = 0
+    """Since its decode worker took it up."""
+    reason: str | None = None
+    """Why it is not connected."""
+    pid: int = 0
+    """Of the process that decodes it; 0 between two."""
+    rss_bytes: int = 0
+    """Of that process."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """How far a worker has come with a job."""
 
@@ -29,6 +44,10 @@ class Progress:
     """Number of the last chunk done."""
     t1: float
     """Its end in media seconds."""
+    source: SourceState | None = None
+    """Of a decode worker with a live source."""
+    level: int = 0
+    """Of a tokenize worker: how far a live job is thinned out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +100,8 @@ class Placement:
     """Workers that were lost with this job since it last came further."""
     struck_at: int = 0
     """Its last captioned chunk when it last lost one."""
+    keyframes: int = 0
+    """How often an I-chunk was asked for."""
 
     def on(self, kind: WorkerKind) -> str | None:
         """The name of its worker of a kind."""
