@@ -28,6 +28,14 @@ _LEAST_RATE = 1024  # bytes per second
 _ADVICE = {401: "give the URL with its credentials", 403: "check the URL and its credentials"}
 
 
+class StatusRefused(SourceError):
+    """A server answered with a status that is no success."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class MediaFile(Protocol):
     """A file for a media library.
 
@@ -57,6 +65,10 @@ class Fetcher:
         self._received = 0
         self._waited_s = 0.0
         self._waited_bytes = 0
+
+    def renew(self) -> None:
+        """Starts the bounds anew: of a live source, each piece has them for itself."""
+        self._received, self._waited_s, self._waited_bytes = 0, 0.0, 0
 
     def ask(self, url: httpx.URL, first: int, shown: str) -> tuple[httpx.URL, httpx.Response]:
         """The first answer that is not a redirect, and the URL that gave it.
@@ -151,6 +163,7 @@ class HttpFile:
         self._shown = shown
         self._fetcher = fetcher
         self._response: httpx.Response | None = None
+        self._headers = httpx.Headers()
         self._chunks: Iterator[bytes] = iter(())
         self._buffer = memoryview(b"")
         self._at = 0  # where the buffer starts in the file
@@ -165,6 +178,16 @@ class HttpFile:
         if self._ranges:
             return ""
         return " (the server does not answer range requests, which an index at the end needs)"
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the whole file, as the server says."""
+        return self._size
+
+    @property
+    def headers(self) -> httpx.Headers:
+        """Those of the last answer."""
+        return self._headers
 
     def read(self, size: int = -1) -> bytes:
         if size < 0:
@@ -265,7 +288,7 @@ class HttpFile:
     def _connect(self, offset: int, *, opening: bool = False) -> None:
         self.close()
         self.url, response = self._fetcher.ask(self._asked, offset, self._shown)
-        self._response = response
+        self._response, self._headers = response, response.headers
         try:
             self._look(response, offset, opening)
         except BaseException:
@@ -278,11 +301,13 @@ class HttpFile:
         """Raises: SourceError when the answer does not hold the file from `offset` on."""
         status = response.status_code
         if status == 416 and offset == 0:
-            raise SourceError(f"{self._shown}: the file is empty; check how it was written")
+            raise StatusRefused(
+                f"{self._shown}: the file is empty; check how it was written", status
+            )
         if status not in {200, 206}:
             advice = _ADVICE.get(status) or ("check the URL" if status < 500 else "try again later")
             reason = f"{status} {response.reason_phrase}".strip()
-            raise SourceError(f"{self._shown}: the server answered {reason}; {advice}")
+            raise StatusRefused(f"{self._shown}: the server answered {reason}; {advice}", status)
         first, size = _span(response)
         if opening and first != offset:
             raise SourceError(
@@ -295,7 +320,7 @@ class HttpFile:
             )
         if opening or offset == 0:
             self._ranges, self._size = status == 206 and size is not None, size
-            self._fetcher.check_bytes(size or 0, self._shown)
+            self._fetcher.check_bytes((size or 0) - offset, self._shown)
 
 
 def _span(response: httpx.Response) -> tuple[int, int | None]:

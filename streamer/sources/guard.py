@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from streamer.errors import SourceError
 from streamer.sources.addresses import is_public, unwrap
-from streamer.sources.url import SCHEME, http_url, port_of, redact
+from streamer.sources.url import STREAMS, http_url, port_of, redact, scheme_of, stream_url
 
 Resolve = Callable[[str, int], list[str]]
 """The addresses of a host, as text, for a connection to a port. Raises: OSError, UnicodeError."""
@@ -89,12 +89,12 @@ def check_url(url: str, policy: FetchPolicy, *, resolve: Resolve | None = None) 
 
     For the benefit of who asks: what counts is checked again when it is fetched, at every hop.
 
-    Raises: SourceError for another scheme than http, https and file, for an address or a folder
-    that is not allowed, and for a host that cannot be found within 5 s.
+    Raises: SourceError for another scheme than http(s), rtsp(s), rtmp(s) and file, for an address
+    or a folder that is not allowed, and for a host that cannot be found within 5 s.
     """
     if local_path(url, policy) is not None:
         return
-    target = http_url(url)
+    target = stream_url(url) if scheme_of(url) in STREAMS else http_url(url)
     host = target.raw_host.decode()
     try:
         find_allowed(host, port_of(target), policy, resolve=resolve, timeout_s=_RESOLVE_S)
@@ -102,6 +102,14 @@ def check_url(url: str, policy: FetchPolicy, *, resolve: Resolve | None = None) 
         raise refusal(redact(url), host) from exc
     except OSError as exc:
         raise SourceError(f"{redact(url)}: {host} cannot be found; check the host") from exc
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether an error says that no address of a host is allowed."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, AddressRefused):
+        cause = cause.__cause__
+    return cause is not None
 
 
 def refusal(shown: str, host: str) -> SourceError:
@@ -113,13 +121,12 @@ def refusal(shown: str, host: str) -> SourceError:
 
 
 def local_path(url: str, policy: FetchPolicy = TRUSTING) -> Path | None:
-    """The path of a file URL or plain path; None for http(s).
+    """The path of a file URL or plain path; None for http(s), rtsp(s) and rtmp(s).
 
     Raises: SourceError for every other scheme, and for a path that the policy does not allow.
     """
-    found = SCHEME.match(url)
-    scheme = found[1].lower() if found else ""
-    if scheme in {"http", "https"}:
+    scheme = scheme_of(url)
+    if scheme in {"http", "https"} or scheme in STREAMS:
         return None
     shown = redact(url)
     if scheme == "file":
@@ -132,7 +139,8 @@ def local_path(url: str, policy: FetchPolicy = TRUSTING) -> Path | None:
         path = Path(unquote(parts.path))
     elif scheme and not (policy.trusting and os.path.lexists(url)):
         raise SourceError(
-            f"{shown}: '{scheme}' is not supported; use a file path, file:, http: or https:"
+            f"{shown}: '{scheme}' is not supported; "
+            f"use a file path, file:, http:, https:, rtsp:, rtsps:, rtmp: or rtmps:"
         )
     else:
         path = Path(url)

@@ -5,16 +5,25 @@ from __future__ import annotations
 import io
 from bisect import bisect_right
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import httpx
 
 from streamer.errors import SourceError
 from streamer.sources.fetch import Fetcher, HttpFile
-from streamer.sources.playlist import MARK, Part, Playlist, Variant, parse_playlist
+from streamer.sources.playlist import (
+    MARK,
+    Part,
+    Playlist,
+    Variant,
+    as_recording,
+    parse_playlist,
+)
 from streamer.sources.url import redact
 
 _PIECE = 1 << 16
 _KEY_BYTES = 16
+_MOST_KEYS = 64  # that are remembered: a live source names new ones for ever
 
 
 def is_playlist(file: HttpFile) -> bool:
@@ -22,18 +31,37 @@ def is_playlist(file: HttpFile) -> bool:
     return file.peek(len(MARK)) == MARK
 
 
-def read_playlist(file: HttpFile, fetcher: Fetcher, *, shown: str) -> Playlist:
-    """The recording that a playlist names, perhaps through a playlist of variants.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Found:
+    """A playlist of segments, and where it was found."""
+
+    playlist: Playlist
+    url: httpx.URL
+    """What is to be asked for its next version, if it is live."""
+    shown: str
+
+
+def find_playlist(file: HttpFile, url: httpx.URL, fetcher: Fetcher, *, shown: str) -> Found:
+    """The segments that the playlist at a URL names, perhaps through a playlist of variants.
 
     Raises: SourceError.
     """
     found = _parse(file, fetcher, shown)
     if isinstance(found, Variant):
-        shown = redact(str(found.url))
-        found = _parse(HttpFile(found.url, fetcher, shown=shown), fetcher, shown)
+        url, shown = found.url, redact(str(found.url))
+        found = _parse(HttpFile(url, fetcher, shown=shown), fetcher, shown)
     if isinstance(found, Variant):
         raise SourceError(f"{shown}: is a playlist of playlists of playlists; give one of them")
-    return found
+    return Found(playlist=found, url=url, shown=shown)
+
+
+def read_playlist(file: HttpFile, fetcher: Fetcher, *, shown: str) -> Playlist:
+    """The recording that a playlist names, perhaps through a playlist of variants.
+
+    Raises: SourceError.
+    """
+    found = find_playlist(file, file.url, fetcher, shown=shown)
+    return as_recording(found.playlist, found.shown)
 
 
 def _parse(file: HttpFile, fetcher: Fetcher, shown: str) -> Playlist | Variant:
@@ -54,10 +82,7 @@ class HlsFile:
     def __init__(self, playlist: Playlist, fetcher: Fetcher, *, start: int = 0) -> None:
         self.failure: SourceError | None = None
         self._playlist = playlist
-        self._fetcher = fetcher
-        self._file: HttpFile | None = None
-        self._file_url: httpx.URL | None = None
-        self._keys: dict[httpx.URL, bytes] = {}
+        self._parts = PartReader(fetcher)
         self._pieces = self._read_on(start)
         self._buffer = memoryview(b"")
         self._position = 0
@@ -88,19 +113,33 @@ class HlsFile:
         return False
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._parts.close()
 
     def _read_on(self, start: int) -> Iterator[bytes]:
         init: Part | None = None
         for segment in self._playlist.segments[start:]:
             if segment.init is not None and segment.init != init:
                 init = segment.init
-                yield from self._read_part(init)
-            yield from self._read_part(segment.part)
+                yield from self._parts.read(init)
+            yield from self._parts.read(segment.part)
 
-    def _read_part(self, part: Part) -> Iterator[bytes]:
+
+class PartReader:
+    """The bytes of parts as they come, decrypted."""
+
+    def __init__(self, fetcher: Fetcher) -> None:
+        self._fetcher = fetcher
+        self._file: HttpFile | None = None
+        self._file_url: httpx.URL | None = None
+        self._keys: dict[httpx.URL, bytes] = {}
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def read(self, part: Part) -> Iterator[bytes]:
+        """Pieces of a part. Raises: SourceError."""
         if part.key is None:
             yield from self._fetch(part)
             return
@@ -132,6 +171,8 @@ class HlsFile:
                 file.close()
             if len(key) != _KEY_BYTES:
                 raise SourceError(f"{shown}: is no key of {_KEY_BYTES} bytes; check the playlist")
+            while len(self._keys) >= _MOST_KEYS:
+                del self._keys[next(iter(self._keys))]
             self._keys[url] = key
         return self._keys[url]
 

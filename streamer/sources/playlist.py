@@ -1,9 +1,11 @@
-"""HLS playlists (RFC 8216): their text to what has to be fetched. Recordings only, no live ones."""
+"""HLS playlists (RFC 8216): their text to what has to be fetched, of recordings and live ones."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 import httpx
 
@@ -45,14 +47,31 @@ class Segment:
     init: Part | None
     start_s: float
     """When it begins, by the playlist: from the first segment on."""
+    duration_s: float
+    number: int
+    """Its media sequence number: the same in every version of a live playlist."""
+    recording: int
+    """Its discontinuity sequence number: segments with the same one share their clock."""
+    breaks: bool
+    """Whether it begins a recording: its clock or coding are not those of the one before."""
+    gap: bool
+    """Whether it is announced as missing (EXT-X-GAP)."""
+    time_s: float | None
+    """Unix time of its first picture, as the playlist dates it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Playlist:
-    """A recording in segments, in order; at least one."""
+    """Segments in order: all of a recording, or those that a live source offers at the moment."""
 
     segments: tuple[Segment, ...]
     duration_s: float
+    first: int
+    """The number of the first segment, or of the one that is to be the first."""
+    target_s: float
+    """The longest a segment is said to be."""
+    ended: bool
+    """Whether no segments will be added: always so for a recording."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,12 +87,35 @@ class Variant:
 def parse_playlist(text: str, base: httpx.URL, shown: str, limits: Limits) -> Playlist | Variant:
     """What a playlist at `base` holds; of a playlist of variants, the one to read.
 
-    Raises: SourceError when it is damaged, live, or of a kind that is not supported.
+    Raises: SourceError when it is damaged, or of a kind that is not supported.
     """
     return _Parser(base, shown, limits).parse(text)
 
 
-def choose(variants: list[Variant]) -> Variant:
+def as_recording(playlist: Playlist, shown: str) -> Playlist:
+    """The playlist without announced gaps, as one file that is read in order.
+
+    Raises: SourceError when it is live, empty, or made of several recordings.
+    """
+    there = tuple(segment for segment in playlist.segments if not segment.gap)
+    if len({segment.init for segment in there if segment.init is not None}) > 1:
+        raise _several(shown, "under several headers (EXT-X-MAP)")
+    if len({segment.recording for segment in there}) > 1:
+        raise _several(shown, "from several recordings (EXT-X-DISCONTINUITY)")
+    if not playlist.ended:
+        raise SourceError(f"{shown}: is a live playlist, not a recording; read it as a live source")
+    if not there:
+        raise SourceError(f"{shown}: is a playlist without segments; check how it was written")
+    return replace(playlist, segments=there)
+
+
+def _several(shown: str, how: str) -> SourceError:
+    return SourceError(
+        f"{shown}: its pictures come {how}, which a recording may not; read it as a live source"
+    )
+
+
+def choose(variants: Sequence[Variant]) -> Variant:
     """The smallest with at least 480 lines, else the largest: more lines are thrown away later."""
     enough = [variant for variant in variants if variant.height >= _ENOUGH_LINES]
     if enough:
@@ -97,8 +139,12 @@ class _Parser:
         self._duration_s: float | None = None
         self._range: tuple[int, int | None] | None = None
         self._gap = False
+        self._breaks = False
         # what tags say from there on
         self._sequence = 0
+        self._recording = 0
+        self._time_s: float | None = None
+        self._target_s = 0.0
         self._key_url: httpx.URL | None = None
         self._key_iv: bytes | None = None
         self._init: Part | None = None
@@ -119,11 +165,14 @@ class _Parser:
             return choose(self._variants)
         if self._names_variants:
             raise self._refusal("is a playlist of sound without video; give a URL with pictures")
-        if not self._ended:
-            raise self._refusal("is a live playlist, which is not supported yet; give a recording")
-        if not self._segments:
-            raise self._refusal("is a playlist without segments; check how it was written")
-        return Playlist(segments=tuple(self._segments), duration_s=self._at_s)
+        longest_s = max((segment.duration_s for segment in self._segments), default=0.0)
+        return Playlist(
+            segments=tuple(self._segments),
+            duration_s=self._at_s,
+            first=self._sequence - len(self._segments),
+            target_s=self._target_s or longest_s or 1.0,
+            ended=self._ended,
+        )
 
     def _tag(self, name: str, value: str) -> None:
         match name:
@@ -140,14 +189,18 @@ class _Parser:
             case "#EXT-X-MAP":
                 self._init = self._header(self._attributes(value))
             case "#EXT-X-MEDIA-SEQUENCE":
-                self._sequence = self._number(value)
+                self._sequence = self._opening_number(value)
+            case "#EXT-X-DISCONTINUITY-SEQUENCE":
+                self._recording = self._opening_number(value)
+            case "#EXT-X-TARGETDURATION":
+                self._target_s = self._seconds(value)
+            case "#EXT-X-PROGRAM-DATE-TIME":
+                self._time_s = _unix(value)
             case "#EXT-X-ENDLIST":
                 self._ended = True
-            case "#EXT-X-DISCONTINUITY" if self._segments:
-                raise self._refusal(
-                    "its pictures come from several recordings (EXT-X-DISCONTINUITY), "
-                    "which is not supported yet; give one without"
-                )
+            case "#EXT-X-DISCONTINUITY":
+                self._recording += 1
+                self._breaks, self._time_s = True, None
 
     def _uri(self, uri: str) -> None:
         if self._stream is not None:
@@ -155,7 +208,7 @@ class _Parser:
             self._stream = None
         elif self._duration_s is not None:
             self._segment(uri, self._duration_s)
-            self._duration_s, self._range, self._gap = None, None, False
+            self._duration_s, self._range, self._gap, self._breaks = None, None, False, False
 
     def _variant(self, uri: str, told: dict[str, str]) -> None:
         codecs = [codec.strip() for codec in told.get("CODECS", "").split(",") if codec.strip()]
@@ -171,12 +224,25 @@ class _Parser:
         )
 
     def _segment(self, uri: str, duration_s: float) -> None:
-        if not self._gap:
-            part = self._part(uri, self._range, self._sequence.to_bytes(16, "big"))
-            self._last = part
-            self._segments.append(Segment(part=part, init=self._init, start_s=self._at_s))
+        part = self._part(uri, self._range, self._sequence.to_bytes(16, "big"))
+        self._last = part
+        self._segments.append(
+            Segment(
+                part=part,
+                init=self._init,
+                start_s=self._at_s,
+                duration_s=duration_s,
+                number=self._sequence,
+                recording=self._recording,
+                breaks=self._breaks,
+                gap=self._gap,
+                time_s=self._time_s,
+            )
+        )
         self._at_s += duration_s
         self._sequence += 1
+        if self._time_s is not None:
+            self._time_s += duration_s
 
     def _part(self, uri: str, span: tuple[int, int | None] | None, iv: bytes | None) -> Part:
         url = self._url(uri)
@@ -198,13 +264,7 @@ class _Parser:
         span = self._bytes(told["BYTERANGE"]) if "BYTERANGE" in told else None
         if span is not None:
             span = span[0], span[1] or 0
-        init = self._part(self._needed(told, "URI"), span, None)
-        if self._init not in {None, init} and self._segments:
-            raise self._refusal(
-                "its pictures come under several headers (EXT-X-MAP), "
-                "which is not supported yet; give one without"
-            )
-        return init
+        return self._part(self._needed(told, "URI"), span, None)
 
     def _lock(self, told: dict[str, str]) -> None:
         self._key_url = self._key_iv = None
@@ -250,6 +310,12 @@ class _Parser:
             raise self._damaged()
         return int(text)
 
+    def _opening_number(self, text: str) -> int:
+        """A number that the first segment has: later it would renumber those before."""
+        if self._segments:
+            raise self._damaged()
+        return self._number(text)
+
     def _seconds(self, text: str) -> float:
         if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{0,18})?", text.strip()):
             raise self._damaged()
@@ -270,3 +336,12 @@ class _Parser:
 
     def _refusal(self, what: str) -> SourceError:
         return SourceError(f"{self._shown}: {what}")
+
+
+def _unix(text: str) -> float | None:
+    """Unix time of an ISO 8601 date; None when it is none. Without a zone it is UTC."""
+    try:
+        date = datetime.fromisoformat(text.strip())
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, Protocol
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from streamer.errors import SourceError
@@ -46,9 +47,11 @@ class View:
         """(width, height) of what is handed out."""
         return (self.height, self.width) if self.transpose else (self.width, self.height)
 
-    def draw(self, frame: Any) -> NDArray[np.uint8]:
-        """(H, W, 3) contiguous uint8 RGB."""
-        rgb = frame.reformat(width=self.width, height=self.height, format="rgb24")
+    def draw(self, frame: Any, reformatter: Any = None) -> NDArray[np.uint8]:
+        """(H, W, 3) contiguous uint8 RGB. An `av.video.reformatter.VideoReformatter` that is kept
+        from picture to picture saves its setting up."""
+        reformatter = reformatter or VideoReformatter()
+        rgb = reformatter.reformat(frame, width=self.width, height=self.height, format="rgb24")
         image: NDArray[np.uint8] = rgb.to_ndarray()
         if self.transpose:
             image = image.transpose(1, 0, 2)
@@ -59,13 +62,36 @@ class View:
         return np.ascontiguousarray(image)
 
 
+class NoVideo(SourceError):
+    """There is nothing to look at in it."""
+
+
+class Connection(Protocol):
+    """What a container that is not a file comes through."""
+
+    failure: SourceError | None
+
+    @property
+    def hint(self) -> str: ...
+    def seekable(self) -> bool: ...
+    def close(self) -> None: ...
+
+
 class Opened:
     """An open file, to be read once. Holds the file and the decoder.
 
     `begin`, then perhaps `enter`, then `pictures`; or only `packets`.
     """
 
-    def __init__(self, file: MediaFile, shown: str, limits: Limits) -> None:
+    def __init__(
+        self,
+        file: MediaFile | Connection,
+        shown: str,
+        limits: Limits,
+        *,
+        connect: Callable[[], Any] | None = None,
+    ) -> None:
+        """connect: opens a container that does not read from `file`, but fails with it."""
         self.damaged_packets = 0
         self.file_end_s = -math.inf
         """End of what was read of any stream, in the file's own time."""
@@ -74,7 +100,7 @@ class Opened:
         self._limits = limits
         self._container: Any = None
         try:
-            self._container = self._open()
+            self._container = self._opened(connect or self._read_file)
             self._stream = self._choose()
         except BaseException:
             self.close()
@@ -155,6 +181,20 @@ class Opened:
     def declared_s(self) -> float | None:
         return self.video_declared_s or self.file_declared_s
 
+    def views(self) -> Iterator[tuple[Timed[Any], View]]:
+        """Pictures with times as the source counts them, whose size may change, and how each is
+        drawn. Not to be mixed with `pictures`.
+
+        Raises: SourceError when reading fails.
+        """
+        known: tuple[object, View] | None = None
+        for item in self._decode():
+            frame = item.picture
+            kind = frame.width, frame.height, self._stream.sample_aspect_ratio
+            if known is None or known[0] != kind:
+                known = kind, self._look(frame)
+            yield item, known[1]
+
     def pictures(self) -> Iterator[Timed[Any]]:
         """Pictures (`av.VideoFrame`) in display order, times from the source's first picture.
 
@@ -210,20 +250,23 @@ class Opened:
         if self._file.failure is not None:
             raise self._file.failure
 
-    def _open(self) -> Any:
+    def _read_file(self) -> Any:
         options = {
             "format_whitelist": _FORMATS,
             "protocol_whitelist": "none",
             "max_pixels": str(self._limits.max_pixels),
         }
+        return av.open(
+            self._file,
+            mode="r",
+            options=options,
+            metadata_errors="replace",
+            buffer_size=1 << 16,
+        )
+
+    def _opened(self, connect: Callable[[], Any]) -> Any:
         try:
-            return av.open(
-                self._file,
-                mode="r",
-                options=options,
-                metadata_errors="replace",
-                buffer_size=1 << 16,
-            )
+            return connect()
         except (av.error.FFmpegError, OSError, ValueError) as exc:
             if self._file.failure is not None:
                 raise self._file.failure from exc
@@ -244,9 +287,7 @@ class Opened:
         ]
         if not videos:
             kinds = ", ".join(sorted({s.type for s in streams})) or "nothing"
-            raise SourceError(
-                f"{self._shown}: holds {kinds} but no video; give a URL with pictures"
-            )
+            raise NoVideo(f"{self._shown}: holds {kinds} but no video; give a URL with pictures")
         best = streams.best("video")
         stream = best if best in videos else videos[0]
         context = stream.codec_context

@@ -12,6 +12,11 @@ from streamer.errors import SourceError
 
 SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):")
 
+STREAMS = frozenset({"rtsp", "rtsps", "rtmp", "rtmps"})
+"""Schemes of what is live whatever the server says."""
+
+_PORTS = {"http": 80, "https": 443, "rtsp": 554, "rtsps": 322, "rtmp": 1935, "rtmps": 443}
+
 
 def redact(url: str) -> str:
     """The URL as it may be shown: in one line, without user, password, query and fragment."""
@@ -57,10 +62,34 @@ def http_url(text: str) -> httpx.URL:
 
     Raises: SourceError when it is not an http: or https: URL with a host and a port that exists.
     """
+    if scheme_of(text) in STREAMS:
+        raise SourceError(f"{redact(text)}: is a live stream, not a file; caption it instead")
     try:
         return _sendable(httpx.URL(text), shown=redact(text))
     except (httpx.InvalidURL, ValueError) as exc:
         raise SourceError(f"{redact(text)}: is not a URL; check it") from exc
+
+
+def stream_url(text: str) -> httpx.URL:
+    """A URL of a live stream that is not fetched but connected to.
+
+    Raises: SourceError when it is not one of `STREAMS` with a host and a port that exists.
+    """
+    shown = redact(text)
+    try:
+        url = httpx.URL(text)
+        host = url.host  # raises ValueError for what is no international name
+    except (httpx.InvalidURL, ValueError) as exc:
+        raise SourceError(f"{shown}: is not a URL; check it") from exc
+    if url.scheme not in STREAMS or not host or not 0 < port_of(url) < 65536:
+        raise SourceError(f"{shown}: is not an rtsp:, rtsps:, rtmp: or rtmps: URL; check it")
+    return url
+
+
+def scheme_of(text: str) -> str:
+    """The scheme in small letters; empty for a path."""
+    found = SCHEME.match(text)
+    return found[1].lower() if found else ""
 
 
 def follow(base: httpx.URL, reference: str) -> httpx.URL:
@@ -87,7 +116,5 @@ def _sendable(url: httpx.URL, *, shown: str) -> httpx.URL:
 
 
 def port_of(url: httpx.URL) -> int:
-    """The port that a request goes to."""
-    if url.port is None:
-        return 443 if url.scheme == "https" else 80
-    return url.port
+    """The port that a connection goes to."""
+    return _PORTS.get(url.scheme, 0) if url.port is None else url.port

@@ -233,7 +233,7 @@ def test_nothing_that_a_live_or_local_playlist_names_is_fetched(
     local = tmp_path / "list.m3u8"
     local.write_bytes(server.files["list.m3u8"] + b"#EXT-X-ENDLIST\n")
     for way in ("plain", "ranges"):
-        with pytest.raises(SourceError, match="is a live playlist, which is not supported yet"):
+        with pytest.raises(SourceError, match="is a live playlist, not a recording"):
             numbers(f"{server.base}/{way}/list.m3u8")
     with pytest.raises(SourceError, match=r"playlist|no readable video header"):
         numbers(str(local))

@@ -217,6 +217,10 @@ def names(host: str, port: int) -> list[str]:
         "http://both/x.mp4",
         "http://8.8.8.8",
         "http://[2606:4700:4700::1111]/x.mp4",
+        "rtsp://me:secret@outside/live",
+        "RTSPS://outside:322/live?x=1",
+        "rtmp://outside/live/key",
+        "rtmps://[2606:4700:4700::1111]/live/key",
     ],
 )
 def test_what_strangers_may_ask_for(url: str) -> None:
@@ -237,8 +241,23 @@ def test_what_strangers_may_ask_for(url: str) -> None:
             "list the folder in fetch.allow_paths to allow it",
         ),
         (
-            "rtsp://me:secret@cam/live",
-            "rtsp://cam/live: 'rtsp' is not supported; use a file path, file:, http: or https:",
+            "srt://me:secret@cam/live",
+            "srt://cam/live: 'srt' is not supported; "
+            "use a file path, file:, http:, https:, rtsp:, rtsps:, rtmp: or rtmps:",
+        ),
+        (
+            "rtsp://me:secret@inside/live?token=hidden",
+            "rtsp://inside/live?…: inside does not lead to a public address; "
+            "list its network in fetch.allow_networks to allow it",
+        ),
+        ("rtmp://nowhere/x", "rtmp://nowhere/x: nowhere cannot be found; check the host"),
+        (
+            "rtmp:http://outside/x",
+            "rtmp:http://outside/x: is not an rtsp:, rtsps:, rtmp: or rtmps: URL; check it",
+        ),
+        (
+            "rtsps://outside:0/x",
+            "rtsps://outside:0/x: is not an rtsp:, rtsps:, rtmp: or rtmps: URL; check it",
         ),
         ("http://nowhere/x", "http://nowhere/x: nowhere cannot be found; check the host"),
         ("http:///x", "http:///x: is not an http: or https: URL; check it"),
@@ -265,7 +284,7 @@ def test_a_refusal_is_one_sentence(url: str, message: str) -> None:
         "pipe",
         "ftp",
         "gopher",
-        "rtmp",
+        "rtmpt",
         "hls+http",
         "async",
     ],
