@@ -32,6 +32,10 @@ from streamer.workers import (
 STEP_S = 0.25
 RETIRE_S = 5.0
 """How long a worker that lost its jobs to others may take to let go of them."""
+FORGET_S = 600.0
+"""After so long without another one a live job's strikes are forgotten."""
+LATE_S = 2.0
+"""A step so long after the one before waited for Redis, and so did whoever wanted to report."""
 
 log = structlog.get_logger(__name__)
 
@@ -85,11 +89,16 @@ class Controller:
         self.clock = clock
         self.watched: dict[str, _Watched] = {}
         self.scalers: dict[WorkerKind, Scaler] = {}
+        self.struck: dict[str, float] = {}
+        """When a job last lost a worker."""
+        self.heard_at = clock.monotonic()
+        """When Redis last told of the workers."""
 
     def step(self) -> None:
         """Looks at everything once, and sets right what is not as it should be."""
         reports = self.roster.reports()
         now = self.clock.monotonic()
+        self._excuse(now)
         sizes = self._sizes()
         names = self.fleet.names()
         self._meet(names, reports, now)
@@ -99,7 +108,8 @@ class Controller:
         records = self.queue.records(active)
         jobs = {job: active[job] for job in sorted(records, key=lambda j: _age(records[j], j))}
         there = {job: p for job, p in placed.items() if job in jobs and _same(p, records[job])}
-        kept = self._strike(self._forgive(there), lost)
+        live = {job for job in there if records[job].get("live")}
+        kept = self._strike(self._forgive(there), lost, live)
         wanted = self._wanted(sizes, reports, placed, len(jobs), now)
         pools = {kind: self._pool(kind, wanted[kind], reports, kept) for kind in KINDS}
         target = {
@@ -107,6 +117,7 @@ class Controller:
                 placement,
                 created_at=_created_at(records[job]),
                 paused=bool(records[job].get("paused")),
+                keyframes=_keyframes(records[job]),
             )
             for job, placement in place(jobs, kept, pools).items()
         }
@@ -115,6 +126,13 @@ class Controller:
         self._fill(wanted, pools, now)
         self._retire(target, reports, now)
         self._publish(sizes)
+
+    def _excuse(self, now: float) -> None:
+        """Does not count as silence what Redis could not tell."""
+        late_s, self.heard_at = now - self.heard_at, now
+        if late_s > LATE_S:
+            for watched in self.watched.values():
+                watched.since += late_s
 
     def _sizes(self) -> dict[WorkerKind, Size]:
         given = self.roster.sizes()
@@ -167,12 +185,24 @@ class Controller:
                 watched.since, watched.heard = now, False
         return lost
 
-    def _strike(self, placed: Mapping[str, Placement], lost: set[str]) -> dict[str, Placement]:
-        """Counts a lost worker against its jobs, unless they came further since the last one."""
+    def _strike(
+        self, placed: Mapping[str, Placement], lost: set[str], live: set[str]
+    ) -> dict[str, Placement]:
+        """Counts a lost worker against its jobs, unless they came further since the last one.
+
+        A live source is read for ever: its decode worker does not count. While its source is silent
+        a live job does not come further, so its strikes are forgotten after a while.
+        """
         kept = dict(placed)
+        now = self.clock.monotonic()
+        self.struck = {job: at for job, at in self.struck.items() if now - at < FORGET_S}
         for job, placement in placed.items():
-            if not lost & {placement.decode, placement.tokenize, placement.caption}:
+            if job in live and placement.strikes and job not in self.struck:
+                kept[job] = placement = replace(placement, strikes=0)
+            carriers = {placement.tokenize, placement.caption}
+            if not lost & (carriers if job in live else {*carriers, placement.decode}):
                 continue
+            self.struck[job] = now
             with suppress(StreamGone):
                 kept[job] = self._struck(job, placement, self.queue.last(job, "events"))
         return kept
@@ -328,6 +358,13 @@ def _created_at(record: Mapping[str, str]) -> float:
     with suppress(ValueError):  # who opens the job will say so
         return float(record.get("created_at", 0))
     return 0.0
+
+
+def _keyframes(record: Mapping[str, str]) -> int:
+    """How often an I-chunk was asked for."""
+    with suppress(ValueError):  # whoever asks again will set it right
+        return int(record.get("keyframes", 0))
+    return 0
 
 
 def _same(placement: Placement, record: Mapping[str, str]) -> bool:

@@ -14,11 +14,14 @@ from streamer import __version__
 from streamer.actors.controller import Fleet
 from streamer.adapters.clock import SYSTEM_CLOCK, Clock
 from streamer.adapters.roster import Roster
+from streamer.archive import Archive
 from streamer.config import Settings
 from streamer.errors import ConfigError, QueueError
 from streamer.workers import CONTROLLER
 
 STEP_S = 1.0
+LATE_S = 3.0
+"""A step so long after the one before waited for Redis, and so did the controller's report."""
 
 log = structlog.get_logger(__name__)
 
@@ -32,7 +35,7 @@ class Keeper:
         self.roster = roster
         self.fleet = fleet
         self.clock = clock
-        self.since = clock.monotonic()
+        self.since = self.looked_at = clock.monotonic()
         self.last: tuple[str, int] | None = None
         self.heard = False
 
@@ -50,12 +53,15 @@ class Keeper:
 
     def step(self) -> None:
         """Looks after the controller once."""
+        report = self.roster.reports().get(CONTROLLER)
         now = self.clock.monotonic()
+        late_s, self.looked_at = now - self.looked_at, now
+        if late_s > LATE_S:
+            self.since += late_s
         if CONTROLLER not in self.fleet.names():
             log.info("worker_started", worker=CONTROLLER)
             self.fleet.start(CONTROLLER)
             self.since, self.heard = now, False
-        report = self.roster.reports().get(CONTROLLER)
         if report and (report.boot, report.beat) != self.last:
             self.last = (report.boot, report.beat)
             self.since, self.heard = now, True
@@ -72,6 +78,8 @@ def keep(settings: Settings) -> None:
     Ends only by an exception: StreamerError, or what stops the process. A Ray started here ends
     with it; workers in a cluster that was joined go on.
     """
+    if settings.retention.archive is not None:
+        Archive(settings.retention.archive)  # what is wrong with it is told here, not by a worker
     # its default of 60 s is how long a lost head would go unnoticed
     os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "20")
     if settings.ray.address is not None:

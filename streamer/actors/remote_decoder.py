@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from concurrent.futures import FIRST_COMPLETED, Future
+from concurrent.futures import wait as wait_for
 from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import ray
+from ray.exceptions import ActorUnavailableError, RayActorError
 
-from streamer.actors.decode import End, Failure, Reading
+from streamer.actors.decode import End, Failure, NotYet, Reading
 from streamer.actors.ray_cluster import NAMESPACE
 from streamer.adapters.clock import Clock
 from streamer.jobs import Job
@@ -15,106 +19,155 @@ from streamer.types import FrameChunk
 
 TIMEOUT_S = 90.0
 """For a chunk; to come to one late in a source that cannot be entered midway may take longer."""
+LIVE_TIMEOUT_S = 45.0
+"""For an answer about a live source, which may be that there is nothing yet."""
 ATTEMPTS = 5
-"""Workers that may be lost at one place of a source before its job fails."""
+"""Workers that may be lost at one place of a file before its job fails."""
 RETRY_S = 0.2
+RETRY_MAX_S = 5.0
 WAIT_S = 0.1
+
+
+class Actors(Protocol):
+    """The decode workers' processes."""
+
+    def find(self, name: str) -> Any:
+        """Its handle. Raises ValueError when it is not there."""
+        ...
+
+    def kill(self, name: str) -> None:
+        """It comes back under the same name."""
+        ...
+
+
+class RayActors:
+    """Those of the present cluster."""
+
+    def find(self, name: str) -> Any:
+        return ray.get_actor(name, namespace=NAMESPACE)
+
+    def kill(self, name: str) -> None:
+        with suppress(ValueError):  # gone already
+            ray.kill(self.find(name), no_restart=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    start_s: float
+    answer: Future[FrameChunk | End | Failure | NotYet]
+    since: float
 
 
 class RemoteDecoder:
     """A decode actor seen by one job's tokenizer: one chunk is always being decoded ahead.
 
-    An actor that dies is asked again; one that gives no answer in time is killed, once.
+    An actor that dies is asked again; one that gives no answer in time is killed: for a file once,
+    for a live source, which is read for ever, whenever that happens.
     """
 
-    def __init__(self, reading: Reading, clock: Clock) -> None:
+    def __init__(self, reading: Reading, clock: Clock, actors: Actors | None = None) -> None:
         self.reading = reading
         self.clock = clock
+        self.actors = actors or RayActors()
         self.worker: str | None = None
-        self.asked: tuple[float, Any, float] | None = None
-        """Where from, the pending answer, and since when."""
+        self.handle: Any = None
+        self.asked: _Asked | None = None
         self.got: tuple[float, FrameChunk | End | Failure] | None = None
+        self.live = bool(reading.live)
         self.lost = 0
         self.late = 0
         self.quiet_until = 0.0
 
     @property
-    def pending(self) -> Any | None:
-        return self.asked[1] if self.asked else None
+    def pending(self) -> Future[FrameChunk | End | Failure | NotYet] | None:
+        return self.asked.answer if self.asked else None
 
     def use(self, worker: str | None) -> None:
         if worker != self.worker:
             self._close_there()
-            self.worker, self.asked = worker, None
+            self.worker, self.handle, self.asked = worker, None, None
 
-    def ready(self, start_s: float) -> bool:
+    def ready(self, start_s: float, wall_s: float | None = None) -> bool:
         if self.got and _same(self.got[0], start_s):
             return True
-        if self.asked is None or not _same(self.asked[0], start_s):
-            self._ask(start_s)
+        self.live = self.live or wall_s is not None
+        if self.asked is None or not _same(self.asked.start_s, start_s):
+            self._ask(start_s, wall_s)
         if self.asked is None:
             return False
-        _, pending, since = self.asked
-        try:
-            self._receive(start_s, ray.get(pending, timeout=0))
-        except ray.exceptions.GetTimeoutError:
-            if self.clock.monotonic() - since > max(TIMEOUT_S, start_s):
-                self._give_up(start_s)
-        except ray.exceptions.RayActorError as exc:
-            self._lose(start_s, exc)
+        if self.asked.answer.done():
+            self._receive(self.asked, wall_s)
+        elif self.clock.monotonic() - self.asked.since > self._patience_s(start_s):
+            self._give_up(start_s)
         return self.got is not None
 
-    def read(self, start_s: float) -> FrameChunk | End | Failure:
-        while not self.ready(start_s):
+    def read(self, start_s: float, wall_s: float | None = None) -> FrameChunk | End | Failure:
+        while not self.ready(start_s, wall_s):
             self.clock.sleep(WAIT_S)
         assert self.got is not None
         _, read = self.got
         self.got = None
-        self.lost = self.late = 0
         if isinstance(read, FrameChunk):
-            self._ask(read.t1)
+            self.live = self.live or read.live
+            self._ask(read.t1, read.wall1)
         return read
 
     def close(self) -> None:
         self.use(None)
         self.got = None
 
-    def _ask(self, start_s: float) -> None:
+    def _ask(self, start_s: float, wall_s: float | None) -> None:
         self.asked = None
         now = self.clock.monotonic()
         if self.worker is None or now < self.quiet_until:
             return
         try:
-            actor = ray.get_actor(self.worker, namespace=NAMESPACE)
+            self.handle = self.handle or self.actors.find(self.worker)
         except ValueError:  # not there yet, or no more
             self.quiet_until = now + RETRY_S
             return
-        self.asked = (start_s, actor.read.remote(self.reading, start_s), now)
+        answer = self.handle.read.remote(self.reading, start_s, wall_s).future()
+        self.asked = _Asked(start_s=start_s, answer=answer, since=now)
 
-    def _receive(self, start_s: float, read: FrameChunk | End | Failure) -> None:
-        self.got, self.asked = (start_s, read), None
+    def _receive(self, asked: _Asked, wall_s: float | None) -> None:
+        self.asked = None
+        try:
+            read = asked.answer.result()
+        except RayActorError as exc:
+            self._lose(asked.start_s, exc)
+            return
+        self.lost = self.late = 0
+        if isinstance(read, NotYet):
+            self.live = True
+            self._ask(asked.start_s, wall_s)
+        else:
+            self.got = (asked.start_s, read)
 
-    def _lose(self, start_s: float, exc: Exception) -> None:
+    def _patience_s(self, start_s: float) -> float:
+        return LIVE_TIMEOUT_S if self.live else max(TIMEOUT_S, start_s)
+
+    def _lose(self, start_s: float, exc: RayActorError) -> None:
         self.lost += 1
-        self.asked, self.quiet_until = None, self.clock.monotonic() + RETRY_S * self.lost
-        if self.lost >= ATTEMPTS and not isinstance(exc, ray.exceptions.ActorUnavailableError):
+        self.handle = None
+        self.quiet_until = self.clock.monotonic() + min(RETRY_MAX_S, RETRY_S * self.lost)
+        if self.lost >= ATTEMPTS and not self.live and not isinstance(exc, ActorUnavailableError):
             reason = f"{self.lost} decoders in a row died on it at {start_s:g} s"
-            self._receive(start_s, Failure(reason=reason))
+            self.got = (start_s, Failure(reason=reason))
 
     def _give_up(self, start_s: float) -> None:
         self.late += 1
-        self.asked = None
-        with suppress(ValueError):
-            ray.kill(ray.get_actor(self.worker, namespace=NAMESPACE), no_restart=False)
-        if self.late > 1:
-            limit_s = max(TIMEOUT_S, start_s)
+        self.handle = self.asked = None
+        if self.worker is not None:
+            self.actors.kill(self.worker)
+        if self.late > 1 and not self.live:
+            limit_s = self._patience_s(start_s)
             reason = f"no picture within {limit_s:g} s, twice; it hangs at {start_s:g} s"
-            self._receive(start_s, Failure(reason=reason))
+            self.got = (start_s, Failure(reason=reason))
 
     def _close_there(self) -> None:
         if self.worker is not None:
             with suppress(ValueError):
-                ray.get_actor(self.worker, namespace=NAMESPACE).close.remote(self.reading.job)
+                self.actors.find(self.worker).close.remote(self.reading.job)
 
 
 class RemoteDecoders:
@@ -133,7 +186,7 @@ class RemoteDecoders:
         """Until one of them has something, or a moment."""
         pending = [decoder.pending for decoder in self.all if decoder.pending is not None]
         if pending:
-            ray.wait(pending, num_returns=1, timeout=WAIT_S)
+            wait_for(pending, timeout=WAIT_S, return_when=FIRST_COMPLETED)
         else:
             self.clock.sleep(WAIT_S)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-KeyframeReason = Literal["first", "cut", "interval", "gap", "budget", "resize"]
+KeyframeReason = Literal["first", "cut", "interval", "gap", "budget", "resize", "asked", "restart"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,8 @@ class Group:
     """Rows and columns of cells."""
     tokens: int = 0
     ended: KeyframeReason | None = None
-    """Set when the group must not go on: the scene was cut, or pictures are missing."""
+    """Set when the group must not go on: the scene was cut, pictures are missing, or an I-chunk was
+    asked for."""
 
     def grown(self, *, tokens: int, largest_change: float, policy: KeyframePolicy) -> Group:
         """After one more chunk; largest_change is the greatest share of cells a tubelet changed.

@@ -31,6 +31,9 @@ class ChunkPlan:
     """Media time of each tubelet's middle."""
     first_tubelet: int
     """Of the chunk, counted from the job's start."""
+    changed: float
+    """Share of its cells that it keeps as a P-chunk, or would; 1 where there is nothing to compare
+    with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -62,20 +65,25 @@ def plan_chunk(
     pts: media time of each frame that was sampled; the rest of `frames` repeats the last one.
     state: None at the stream's start, else what the previous chunk left.
     operator: None keeps every cell.
-    tubelets_before: where counting starts when there is no state.
+    tubelets_before: where counting starts when there is no state; above 0 the stream has had other
+        chunks, whose pictures are gone.
     """
     num_tubelets = len(frames) // tubelet
     grid = (frames.shape[1] // cell_px, frames.shape[2] // cell_px)
     group = state.group if state else None
     reason = keyframe_reason(policy, group, t1=t1, tubelets=num_tubelets, grid=grid)
+    if reason == "first" and tubelets_before:
+        reason = "restart"
     if reason or group is None:
         group = Group(started_s=t0, grid=grid)
-    selection = (operator or RLT(threshold=-1.0)).select(
-        frames,
-        None if reason or state is None else state.operator,
-        tubelet=tubelet,
-        cell=cell_px,
-    )
+    operator = operator or RLT(threshold=-1.0)
+    apart = state is None or state.group.ended == "gap" or state.group.grid != grid
+    before = None if state is None or apart else state.operator
+    selection = operator.select(frames, None if reason else before, tubelet=tubelet, cell=cell_px)
+    keep = selection.keep
+    if reason and before is not None:
+        keep = operator.select(frames, before, tubelet=tubelet, cell=cell_px).keep
+    changed = 1.0 if apart else int(keep.sum()) / keep.numel()
     compared = selection.distance[1 if reason else 0 :]
     shares = (compared > CHANGED).flatten(1).float().mean(1)
     largest = float(shares.max()) if len(shares) else 0.0
@@ -87,6 +95,7 @@ def plan_chunk(
         run=selection.run,
         tubelet_s=tubelet_times(pts, num_tubelets, tubelet),
         first_tubelet=first,
+        changed=changed,
     )
     return plan, PlanState(
         operator=selection.state,
@@ -105,6 +114,11 @@ def left_over(state: PlanState, plan: ChunkPlan, tokens: int) -> PlanState:
 def after_gap(state: PlanState) -> PlanState:
     """Pictures are missing: the next chunk must be decodable alone."""
     return replace(state, group=replace(state.group, ended="gap"))
+
+
+def when_asked(state: PlanState) -> PlanState:
+    """The next chunk is to be decodable alone, whatever it shows."""
+    return replace(state, group=replace(state.group, ended=state.group.ended or "asked"))
 
 
 def tubelet_times(pts: Sequence[float], num_tubelets: int, tubelet: int) -> tuple[float, ...]:

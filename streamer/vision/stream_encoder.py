@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
 
-from operators import Tokens
+from operators import PixelOperator, Tokens
 from streamer.core.keyframes import KeyframePolicy
+from streamer.core.pace import FULL, Thinning
 from streamer.core.pipeline import Pipeline
-from streamer.core.planner import ChunkPlan, PlanState, after_gap, left_over, plan_chunk, positions
+from streamer.core.planner import (
+    ChunkPlan,
+    PlanState,
+    after_gap,
+    left_over,
+    plan_chunk,
+    positions,
+    when_asked,
+)
 from streamer.types import FrameChunk, Gap
 from streamer.vision.geometry import Geometry, Grid
 from streamer.vision.patches import Patches, patchify
@@ -54,6 +64,7 @@ class StreamEncoder:
         self.pipeline = pipeline
         self.policy = policy
         self.state: PlanState | None = None
+        self.tubelets_before = 0
         self.memory = Memory.empty(pipeline)
         self.device = next(tower.parameters()).device
 
@@ -64,27 +75,46 @@ class StreamEncoder:
         Nothing is encoded, unless operators after the encoder remember something.
         tokens: how many it has there. first_tubelet: the wire t of the first chunk replayed.
         """
+        if self.state is None:
+            self.tubelets_before = first_tubelet
         frames = self._frames(chunk)
-        plan = self._plan(chunk, frames, first_tubelet)
+        plan = self._plan(chunk, frames, FULL)
         if self.pipeline.remembers:
             self._tokens(plan, frames, self._patches(plan, frames))
         self._count(plan, tokens)
+
+    def resume(self, tubelets: int) -> None:
+        """Takes up a stream of so many tubelets whose pictures are gone: a new group begins."""
+        self.state, self.tubelets_before = None, tubelets
+
+    def ask_keyframe(self) -> None:
+        """The next chunk is an I-chunk."""
+        if self.state is not None:
+            self.state = when_asked(self.state)
 
     def gap(self, gap: Gap) -> TokenChunk:
         """Pictures are missing: the next chunk is an I-chunk."""
         if self.state is not None:
             self.state = after_gap(self.state)
         head = ChunkHead(
-            job=self.job, number=gap.number, kind="gap", t0=gap.t0, t1=gap.t1, reason=gap.reason
+            job=self.job,
+            number=gap.number,
+            kind=gap.kind,
+            t0=gap.t0,
+            t1=gap.t1,
+            reason=gap.reason,
+            wall0=gap.wall0 or 0.0,
+            wall1=gap.wall1 or 0.0,
         )
         return without_tokens(head)
 
     @torch.inference_mode()
-    def encode(self, chunk: FrameChunk) -> TokenChunk:
-        """Encodes the next chunk of the stream."""
+    def encode(self, chunk: FrameChunk, thinning: Thinning = FULL) -> TokenChunk:
+        """Encodes the next chunk of the stream, or what `thinning` leaves of it."""
         started = time.perf_counter()
+        chunk = self._thinned(chunk, thinning)
         frames = self._frames(chunk)
-        plan = self._plan(chunk, frames, 0)
+        plan = self._plan(chunk, frames, thinning)
         patches = self._patches(plan, frames)
         tokens = self._tokens(plan, frames, patches)
         self._count(plan, tokens.num_tokens)
@@ -103,6 +133,9 @@ class StreamEncoder:
             operators=self.pipeline.names,
             reason=plan.reason or "",
             decode_ms=round(chunk.decode_ms, 2),
+            wall0=chunk.wall0 or 0.0,
+            wall1=chunk.wall1 or 0.0,
+            changed=plan.changed,
         )
         written = TokenChunk(
             head=head,
@@ -120,18 +153,32 @@ class StreamEncoder:
         grid = self.geometry.fit(frames.shape[1], frames.shape[2])
         return whole_tubelets(resize(frames, grid, self.geometry), self.geometry.tubelet)
 
-    def _plan(self, chunk: FrameChunk, frames: Tensor, first_tubelet: int) -> ChunkPlan:
+    def _thinned(self, chunk: FrameChunk, thinning: Thinning) -> FrameChunk:
+        every = thinning.every
+        if -(-len(chunk.pts) // every) < self.geometry.tubelet:
+            return chunk
+        return replace(chunk, pts=chunk.pts[::every], frames=chunk.frames[::every])
+
+    def _pixel(self, thinning: Thinning) -> PixelOperator[Any] | None:
+        """The operator that chooses cells; what it carries does not hang on its threshold."""
+        pixel = self.pipeline.pixel
+        threshold = getattr(pixel, "threshold", None)
+        if pixel is None or threshold is None or threshold <= 0 or thinning.threshold == 1:
+            return pixel
+        return replace(pixel, threshold=min(255.0, threshold * thinning.threshold))  # type: ignore[call-arg]  # it has one
+
+    def _plan(self, chunk: FrameChunk, frames: Tensor, thinning: Thinning) -> ChunkPlan:
         plan, self.state = plan_chunk(
             frames,
             chunk.pts.tolist(),
             self.state,
             t0=chunk.t0,
             t1=chunk.t1,
-            operator=self.pipeline.pixel,
+            operator=self._pixel(thinning),
             policy=self.policy,
             tubelet=self.geometry.tubelet,
             cell_px=self.geometry.cell_px,
-            tubelets_before=first_tubelet,
+            tubelets_before=self.tubelets_before,
         )
         return plan
 
