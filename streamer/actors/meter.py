@@ -26,7 +26,7 @@ class Meter:
 
     @contextmanager
     def step(self, *, size: int = 0) -> Iterator[None]:
-        """One piece of work; size: for how many jobs at once, where that is worth knowing."""
+        """One piece of work; size: of how many rows, where it is a batch."""
         self._since = started = self.clock.monotonic()
         try:
             yield

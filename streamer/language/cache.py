@@ -36,16 +36,6 @@ class LayerCache:
     def length(self) -> int:
         return self.bias.shape[1]
 
-    def only(self, rows: list[int]) -> LayerCache:
-        """Some of the contexts, without the padding that none of these needs."""
-        bias = self.bias[rows]
-        first = int((bias > padding(bias.dtype)).any(0).int().argmax())
-        return LayerCache(
-            keys=self.keys[rows, :, first:],
-            values=self.values[rows, :, first:],
-            bias=bias[:, first:],
-        )
-
     def padded(self, length: int) -> LayerCache:
         """As long as `length`."""
         pad = length - self.length
@@ -58,16 +48,24 @@ class LayerCache:
         )
 
 
-def side_by_side(caches: Sequence[LayerCache]) -> LayerCache:
-    """The contexts of all of them, of the same layer."""
-    if len(caches) == 1:
-        return caches[0]
+def side_by_side(contexts: Sequence[Sequence[LayerCache]]) -> list[LayerCache]:
+    """All of them as one, layer by layer; each is a list of caches, one for each layer."""
+    if len(contexts) == 1:
+        return list(contexts[0])
+    biases: dict[tuple[int, ...], Tensor] = {}
+    return [_beside(caches, biases) for caches in zip(*contexts, strict=True)]
+
+
+def _beside(caches: Sequence[LayerCache], biases: dict[tuple[int, ...], Tensor]) -> LayerCache:
     longest = max(cache.length for cache in caches)
-    caches = [cache.padded(longest) for cache in caches]
+    padded = [cache.padded(longest) for cache in caches]
+    known = tuple(id(cache.bias) for cache in caches)  # layers that shared theirs go on to
+    if known not in biases:
+        biases[known] = torch.cat([cache.bias for cache in padded])
     return LayerCache(
-        keys=torch.cat([cache.keys for cache in caches]),
-        values=torch.cat([cache.values for cache in caches]),
-        bias=torch.cat([cache.bias for cache in caches]),
+        keys=torch.cat([cache.keys for cache in padded]),
+        values=torch.cat([cache.values for cache in padded]),
+        bias=biases[known],
     )
 
 

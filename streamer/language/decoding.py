@@ -5,18 +5,17 @@ An answer begins and ends when it will; none waits for another that is longer. D
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-from streamer.language.cache import LayerCache, side_by_side
-from streamer.language.layers import run_layers
-from streamer.language.reading import read_reduced, read_together
-from streamer.language.session import Session
-from streamer.language.span import text_span
+from streamer.language.cache import side_by_side
+from streamer.language.growing import Growing
+from streamer.language.reading import Read, read_ahead, read_reduced, read_together
+from streamer.language.session import Session, alike
 from streamer.model import VideoModel
 
 
@@ -26,6 +25,8 @@ class Ask:
 
     session: Session
     prompt: str
+    max_new_tokens: int | None = None
+    """The longest answer; as Decoding says if None."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,19 +50,21 @@ class _Row(Generic[K]):
     at: int
     """Position of its next token."""
     input_tokens: int
+    longest: int
+    """Tokens that it may have."""
     said: list[int] = field(default_factory=list)
 
 
 class Decoding(Generic[K]):
-    """Answers in the making. Caches never change: nothing done here can reach a trunk."""
+    """Answers in the making. Nothing done here can reach a trunk."""
 
     def __init__(self, model: VideoModel, *, max_new_tokens: int) -> None:
         self.model = model
         self.network = model.model.model.language_model
         self.max_new_tokens = max_new_tokens
         self.rows: list[_Row[K]] = []
-        self._layers: list[LayerCache] = []
-        """The contexts of the rows, side by side; layers of one may differ in length."""
+        self.contexts = Growing()
+        """Of the rows, side by side; layers of one may differ in length."""
         self._chosen: list[int] = []
         """The token chosen last for every row, not yet part of what it said."""
 
@@ -74,23 +77,28 @@ class Decoding(Generic[K]):
             key: self.model.layout.question(ask.prompt, ask.session.base)
             for key, ask in asks.items()
         }
-        alone = [key for key, ask in asks.items() if ask.session.stops]
-        together = [key for key in asks if key not in alone]
-        read = [read_reduced(asks[key].session, pieces[key]) for key in alone]
-        if together:
-            sessions = [asks[key].session for key in together]
-            read.append(read_together(sessions, [pieces[key] for key in together]))
-        contexts = [self._layers] if self.rows else []
-        contexts += [some.layers for some in read]
-        self._layers = [side_by_side(caches) for caches in zip(*contexts, strict=True)]
-        self._chosen += self._choose(torch.cat([some.last for some in read]))
+        order: list[K] = []
+        begun: list[Read] = []
+        for some in _together(asks):
+            sessions, questions = [asks[key].session for key in some], [pieces[key] for key in some]
+            order += some
+            if sessions[0].stops:
+                begun.append(read_reduced(sessions[0], questions[0]))
+            elif sessions[0].unread:
+                begun.append(read_ahead(sessions, questions))
+            else:
+                begun.append(read_together(sessions, questions))
+        chosen = self._choose(torch.cat([some.last for some in begun]))
+        self.contexts.join(side_by_side([some.layers for some in begun]))
+        self._chosen += chosen
         self.rows += [
             _Row(
                 key=key,
                 at=pieces[key].next_base,
                 input_tokens=asks[key].session.length + len(pieces[key]),
+                longest=asks[key].max_new_tokens or self.max_new_tokens,
             )
-            for key in alone + together
+            for key in order
         ]
 
     @torch.inference_mode()
@@ -100,13 +108,18 @@ class Decoding(Generic[K]):
         for row, token in zip(self.rows, self._chosen, strict=True):
             if token != self.model.layout.end_of_turn:
                 row.said.append(token)
-            if token == self.model.layout.end_of_turn or len(row.said) == self.max_new_tokens:
+            if token == self.model.layout.end_of_turn or len(row.said) >= row.longest:
                 ended[row.key] = self._answer(row)
         if ended:
             self._keep([n for n, row in enumerate(self.rows) if row.key not in ended])
         if self.rows:
             self._go_on()
         return ended
+
+    def text(self, key: K) -> str:
+        """What an answer in the making is so far."""
+        [row] = [row for row in self.rows if row.key == key]
+        return self._text(row)
 
     def drop(self, keys: set[K]) -> None:
         """Gives up answers."""
@@ -117,15 +130,13 @@ class Decoding(Generic[K]):
     def _keep(self, kept: list[int]) -> None:
         self.rows = [self.rows[n] for n in kept]
         self._chosen = [self._chosen[n] for n in kept]
-        self._layers = [cache.only(kept) for cache in self._layers] if kept else []
+        self.contexts.keep(kept)
 
     def _go_on(self) -> None:
-        layout = self.model.layout
-        pieces = [
-            layout.token(token, row.at) for row, token in zip(self.rows, self._chosen, strict=True)
-        ]
-        span, self._layers = run_layers(self.network, text_span(self.network, pieces), self._layers)
-        self._chosen = self._choose(span.hidden[:, -1])
+        device = self.network.embed_tokens.weight.device
+        ids = torch.tensor(self._chosen, device=device)
+        positions = torch.tensor([row.at for row in self.rows], device=device)
+        self._chosen = self._choose(self.contexts.step(self.network, ids, positions))
         for row in self.rows:
             row.at += 1
 
@@ -136,8 +147,34 @@ class Decoding(Generic[K]):
         return chosen
 
     def _answer(self, row: _Row[K]) -> Answer:
+        return Answer(
+            text=self._text(row), output_tokens=len(row.said), input_tokens=row.input_tokens
+        )
+
+    def _text(self, row: _Row[K]) -> str:
         text = self.model.layout.tokenizer.decode(row.said, skip_special_tokens=True)
-        return Answer(text=text.strip(), output_tokens=len(row.said), input_tokens=row.input_tokens)
+        return text.strip()
+
+
+def _together(asks: Mapping[K, Ask]) -> Iterator[list[K]]:
+    """Whose questions are read in one run, run after run.
+
+    First those of sessions that have not read all yet, one of each; then the others of the same
+    sessions, and of those that have.
+    """
+    first: dict[Session, K] = {}
+    later: list[K] = []
+    for key, ask in asks.items():
+        if ask.session.stops:
+            yield [key]
+        elif ask.session.unread and ask.session not in first:
+            first[ask.session] = key
+        else:
+            later.append(key)
+    for some in alike(first):
+        yield [first[session] for session in some]
+    if later:
+        yield later
 
 
 def answer(model: VideoModel, asks: Sequence[Ask], *, max_new_tokens: int) -> list[Answer]:

@@ -28,19 +28,19 @@ def run_layers(
             shared = cache.bias
             bias = torch.cat([shared, span.bias], dim=1)
             mask = attention_mask(bias, hidden.shape[1])
-        growing = _Growing(cache)
+        longer = _Longer(cache)
         hidden = network.layers[n](
             hidden,
             position_embeddings=rotary,
             attention_mask=mask,
-            past_key_values=growing,
+            past_key_values=longer,
             use_cache=True,
         )
         if span.visual is not None:
             stack = span.visual.deepstack
             if stack is not None and n < len(stack):
-                hidden[0, span.visual.places] += stack[n]
-        after.append(LayerCache(keys=growing.keys, values=growing.values, bias=bias))
+                hidden.view(-1, hidden.shape[2])[span.visual.places] += stack[n]
+        after.append(LayerCache(keys=longer.keys, values=longer.values, bias=bias))
     return replace(span, hidden=hidden), after
 
 
@@ -76,7 +76,7 @@ def last_attention(network: Qwen3VLTextModel, span: Span, cache: LayerCache, n: 
     return weights.mean((0, 1))
 
 
-class _Growing:
+class _Longer:
     """A cache as a layer's attention wants it: it gives keys and values, and gets all there are."""
 
     def __init__(self, cache: LayerCache) -> None:

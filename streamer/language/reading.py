@@ -11,7 +11,7 @@ from streamer.language.cache import LayerCache, side_by_side
 from streamer.language.layers import last_attention, run_layers
 from streamer.language.layout import Piece
 from streamer.language.reduction import reduced
-from streamer.language.session import Session
+from streamer.language.session import Session, grow
 from streamer.language.span import join, text_span
 
 
@@ -27,9 +27,15 @@ class Read:
 def read_together(sessions: Sequence[Session], pieces: Sequence[Piece]) -> Read:
     """Questions to sessions without operators inside the LLM, side by side."""
     network = sessions[0].network
-    trunks = zip(*(session.layers for session in sessions), strict=True)
-    before = [side_by_side(caches) for caches in trunks]
+    before = side_by_side([session.layers for session in sessions])
     span, layers = run_layers(network, text_span(network, pieces), before)
+    return Read(last=span.hidden[:, -1], layers=layers)
+
+
+def read_ahead(sessions: Sequence[Session], pieces: Sequence[Piece]) -> Read:
+    """Questions to sessions that have not read all yet, each another: all that in one run."""
+    network = sessions[0].network
+    span, layers = grow(sessions, [text_span(network, [piece]) for piece in pieces])
     return Read(last=span.hidden[:, -1], layers=layers)
 
 

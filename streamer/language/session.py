@@ -3,12 +3,16 @@
 The trunk holds the prompt's head and visual tokens, nothing else, and restarts at every I-chunk; so
 it is a function of the token stream since then. A question never changes it.
 
+Chunks are taken up as they come, and read by the LLM when something is asked: what nobody asks
+about costs nothing, and what several sessions took up is read side by side.
+
 Operators inside the LLM choose by the question. So a trunk that has some is run through the layers
 ahead of the first one only, and waits there.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,12 +20,16 @@ import torch
 from operators import Planner
 from streamer.core.pipeline import Pipeline
 from streamer.errors import ConfigError, WireError
-from streamer.language.cache import LayerCache
+from streamer.language import span as spans
+from streamer.language.cache import LayerCache, side_by_side
 from streamer.language.layers import run_layers
 from streamer.language.layout import Piece, join
 from streamer.language.span import Span, Visual
 from streamer.model import VideoModel
 from streamer.wire import TokenChunk
+
+UNREAD = 2048
+"""Most tokens that wait to be read: no run is much longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,21 +58,29 @@ class Session:
     def restart(self, t0: float) -> None:
         """Forgets everything: a new group starts at media time t0."""
         ahead = self.stops[0].layer if self.stops else len(self.network.layers)
-        self.layers = [LayerCache.empty(self.network)] * ahead
-        """Those ahead of the first operator; all where there is none."""
-        self.waiting: list[Span] = []
-        """The trunk before the first operator's layer, piece by piece."""
+        self._layers = [LayerCache.empty(self.network)] * ahead
+        self._waiting: list[Span] = []
+        self._unread: list[Span] = []
+        self.length = 0
+        """Tokens in the trunk."""
         self.group_start_s = t0
         self.base = 0
 
     @property
-    def length(self) -> int:
-        """Tokens in the trunk."""
-        return self.layers[0].length
+    def layers(self) -> list[LayerCache]:
+        """Those ahead of the first operator; all where there is none."""
+        read([self])
+        return self._layers
+
+    @property
+    def waiting(self) -> list[Span]:
+        """The trunk before the first operator's layer, piece by piece."""
+        read([self])
+        return self._waiting
 
     @torch.inference_mode()
     def append(self, chunk: TokenChunk, *, where: str = "chunk") -> None:
-        """Prefills one I- or P-chunk; an I-chunk restarts the trunk.
+        """Takes up one I- or P-chunk; an I-chunk restarts the trunk.
 
         Raises WireError, and changes nothing, for tokens that another model made.
         """
@@ -81,6 +97,16 @@ class Session:
             base = piece.next_base
         self._prefill(join(pieces), chunk)
         self.base = base
+
+    @property
+    def unread(self) -> int:
+        """Tokens that were taken up and are not read."""
+        return sum(span.hidden.shape[1] for span in self._unread)
+
+    def take_unread(self) -> Span:
+        """What is to be read now."""
+        unread, self._unread = self._unread, []
+        return spans.join(unread)
 
     def _check(self, chunk: TokenChunk, where: str) -> None:
         config = self.model.model.config
@@ -101,9 +127,11 @@ class Session:
             )
 
     def _prefill(self, piece: Piece, chunk: TokenChunk) -> None:
-        span, self.layers = run_layers(self.network, self._span(piece, chunk), self.layers)
-        if self.stops:
-            self.waiting.append(span)
+        """When somebody asks, or when there is much of it."""
+        self._unread.append(self._span(piece, chunk))
+        self.length += len(piece)
+        if self.unread > UNREAD:
+            read([self])
 
     def _span(self, piece: Piece, chunk: TokenChunk) -> Span:
         """The piece before the first layer, the chunk's tokens at their placeholders."""
@@ -127,6 +155,63 @@ class Session:
                 deepstack=None if chunk.deepstack is None else chunk.deepstack.to(like),
             ),
         )
+
+
+@torch.inference_mode()
+def read(sessions: Iterable[Session]) -> None:
+    """Brings their trunks up to what they took up, those of like length side by side."""
+    unread = [session for session in dict.fromkeys(sessions) if session.unread]
+    for some in alike([session for session in unread if not session.stops]):
+        grow(some)
+    for session in unread:
+        if session.stops:
+            span = session.take_unread()
+            ahead, session._layers = run_layers(session.network, span, session._layers)
+            session._waiting.append(ahead)
+
+
+def alike(sessions: Iterable[Session]) -> Iterator[list[Session]]:
+    """In groups of which none is padded to more than twice what it has to read."""
+    left = sorted(sessions, key=lambda session: session.unread)
+    while left:
+        most = 2 * left[0].unread
+        some = [session for session in left if session.unread <= most]
+        left = left[len(some) :]
+        yield some
+
+
+def grow(
+    sessions: Sequence[Session], tails: Sequence[Span] | None = None
+) -> tuple[Span, list[LayerCache]]:
+    """Reads what sessions without operators inside the LLM took up, side by side.
+
+    tails: what is read behind it, one for each, and does not become part of the trunk.
+    Returns the rows with their tails, after the last layer, and the caches then.
+    """
+    before = side_by_side([session._layers for session in sessions])
+    own = [session.take_unread() for session in sessions]
+    rows = [spans.join(both) for both in zip(own, tails, strict=True)] if tails else own
+    span, layers = run_layers(sessions[0].network, spans.side_by_side(rows), before)
+    held = before[0].length
+    end = held + span.hidden.shape[1]
+    for n, (session, row, new) in enumerate(zip(sessions, rows, own, strict=True)):
+        first = end - row.hidden.shape[1]
+        here = torch.cat(
+            [
+                torch.arange(held - session._layers[0].length, held),
+                torch.arange(first, first + new.hidden.shape[1]),
+            ]
+        ).to(span.bias.device)
+        bias = layers[0].bias[n : n + 1, here]
+        session._layers = [
+            LayerCache(
+                keys=layer.keys[n : n + 1, :, here],
+                values=layer.values[n : n + 1, :, here],
+                bias=bias,
+            )
+            for layer in layers
+        ]
+    return span, layers
 
 
 def _stops(pipeline: Pipeline, layers: int) -> tuple[Stop, ...]:

@@ -21,7 +21,7 @@ class Visual:
     """The N visual tokens of a span, and what they stand for."""
 
     places: Tensor
-    """(N,) int64: where they are in the span."""
+    """(N,) int64: where they are in the span, its rows counted on one after another."""
     pos: Tensor
     """(N, 3) int32: (t, h, w) in cells, t counted since the job's start."""
     size: Tensor
@@ -54,7 +54,7 @@ class Span:
     bias: Tensor
     """(B, n): as of LayerCache."""
     visual: Visual | None = None
-    """None in text; only a span of one row has any."""
+    """None in text."""
 
 
 def text_span(network: Qwen3VLTextModel, pieces: Sequence[Piece]) -> Span:
@@ -69,6 +69,33 @@ def text_span(network: Qwen3VLTextModel, pieces: Sequence[Piece]) -> Span:
         hidden=network.embed_tokens(torch.stack(ids).to(like.device)),
         positions=torch.stack(at, dim=1).to(like.device),
         bias=torch.where(padded, padding(like.dtype), 0.0).to(like),
+    )
+
+
+def side_by_side(spans: Sequence[Span]) -> Span:
+    """Spans of one row each, padded on the left."""
+    widest = max(span.hidden.shape[1] for span in spans)
+    pads = [widest - span.hidden.shape[1] for span in spans]
+    seen = [
+        replace(span.visual, places=span.visual.places + n * widest + pad)
+        for n, (span, pad) in enumerate(zip(spans, pads, strict=True))
+        if span.visual is not None
+    ]
+    like = spans[0].bias.dtype
+    return Span(
+        hidden=torch.cat(
+            [functional.pad(s.hidden, (0, 0, p, 0)) for s, p in zip(spans, pads, strict=True)]
+        ),
+        positions=torch.cat(
+            [functional.pad(s.positions, (p, 0)) for s, p in zip(spans, pads, strict=True)], dim=1
+        ),
+        bias=torch.cat(
+            [
+                functional.pad(s.bias, (p, 0), value=padding(like))
+                for s, p in zip(spans, pads, strict=True)
+            ]
+        ),
+        visual=_join_visual(seen) if seen else None,
     )
 
 
