@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from streamer.adapters.queue import (
     Entry,
+    Outline,
     Room,
     Stream,
     Written,
@@ -166,6 +168,13 @@ class MemoryQueue:
                 return None
             return self._entries(job_id, stream, [number])[0]
 
+    def outlines(
+        self, job_id: str, stream: Stream, field: str, *, after: int, count: int = 64
+    ) -> list[Outline]:
+        return [
+            _outline(entry, field) for entry in self.read(job_id, stream, after=after, count=count)
+        ]
+
     def first(self, job_id: str, stream: Stream) -> int:
         with self._changed:
             return next(iter(self._stream(job_id, stream).entries), 0)
@@ -181,7 +190,7 @@ class MemoryQueue:
     def trim(self, job_id: str, stream: Stream, *, before: int) -> int:
         with self._changed:
             kept = self._stream(job_id, stream).entries
-            dropped = [n for n in kept if n < before]
+            dropped = list(takewhile(lambda n: n < before, kept))
             for n in dropped:
                 del kept[n]
             return len(dropped)
@@ -198,3 +207,9 @@ class MemoryQueue:
     def _entries(self, job_id: str, stream: Stream, numbers: list[int]) -> list[Entry]:
         kept = self._stream(job_id, stream).entries
         return [Entry(n, dict(kept[n]), f"job {job_id} {stream}") for n in numbers]
+
+
+def _outline(entry: Entry, field: str) -> Outline:
+    kept = {name: value for name, value in entry.fields.items() if name == field}
+    size = sum(len(name.encode()) + len(value) for name, value in entry.fields.items())
+    return Outline(Entry(entry.number, kept, entry.stream), size)

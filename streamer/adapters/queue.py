@@ -36,6 +36,16 @@ class Entry:
         return f"{self.stream} entry {self.number}"
 
 
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """An entry without what is large in it."""
+
+    entry: Entry
+    """With the one field that was asked for, if it has it."""
+    size: int
+    """Bytes of all its fields, names and values."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Room:
     """How many unfinished jobs there may be; None is no bound."""
@@ -147,16 +157,21 @@ class Queue(Protocol):
 
     def entry(self, job_id: str, stream: Stream, number: int) -> Entry | None: ...
 
+    def outlines(
+        self, job_id: str, stream: Stream, field: str, *, after: int, count: int = 64
+    ) -> list[Outline]:
+        """As `read`, with one field of each entry: the others stay where they are.
+
+        Fewer than `count` where entries are large, but none only where there are no more.
+        """
+        ...
+
     def first(self, job_id: str, stream: Stream) -> int:
         """The oldest number still kept; 0 when none is."""
         ...
 
     def last(self, job_id: str, stream: Stream) -> int:
-        """The highest number ever written, kept or trimmed; 0 when none was.
-
-        On Redis `first` and `last` carry the first and the last entry over the connection: ask them
-        at starts and now and then, not per chunk.
-        """
+        """The highest number ever written, kept or trimmed; 0 when none was."""
         ...
 
     def length(self, job_id: str, stream: Stream) -> int:

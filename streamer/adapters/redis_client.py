@@ -49,7 +49,7 @@ def connect(
         socket_connect_timeout=timeout_s,
         socket_timeout=block_s + timeout_s,
         socket_keepalive=True,
-        health_check_interval=30,
+        health_check_interval=0,  # a full disk makes Redis refuse even PING, but not to be read
         retry=Retry(NoBackoff(), 0),
         retry_on_error=[],
         max_connections=max_connections,

@@ -24,6 +24,7 @@ from redis.exceptions import ResponseError
 from streamer.adapters.clock import SYSTEM_CLOCK, Clock
 from streamer.adapters.queue import (
     Entry,
+    Outline,
     Room,
     Stream,
     Written,
@@ -34,6 +35,7 @@ from streamer.adapters.queue import (
     check_room,
 )
 from streamer.adapters.redis_calls import RETRY_FOR_S, RedisCalls
+from streamer.adapters.redis_scripts import ENDS, OUTLINES
 from streamer.errors import StreamGone, WriterReplaced
 
 JOBS = "streamer:jobs"
@@ -64,6 +66,8 @@ class RedisQueue:
     ) -> None:
         self._redis: Any = client  # redis-py types its commands as sync or async at once
         self._calls = RedisCalls(client, retry_for_s=retry_for_s, clock=clock, jitter=jitter)
+        self._script_ends: Any = client.register_script(ENDS)
+        self._script_outlines: Any = client.register_script(OUTLINES)
 
     def create_job(
         self,
@@ -253,12 +257,27 @@ class RedisQueue:
         )
         return next(iter(self._entries(job_id, stream, found)), None)
 
+    def outlines(
+        self, job_id: str, stream: Stream, field: str, *, after: int, count: int = 64
+    ) -> list[Outline]:
+        check_read(count)
+        key, name = stream_key(job_id, stream), f"job {job_id} {stream}"
+        found = self._calls(
+            f"outline job {job_id} {stream}",
+            lambda: self._script_outlines(keys=[key], args=[field, f"{after}-0", count]),
+        )
+        if not found:
+            self._check_there(job_id, stream)
+        return [
+            Outline(Entry(_number(entry_id), {} if value is None else {field: value}, name), size)
+            for entry_id, size, value in found
+        ]
+
     def first(self, job_id: str, stream: Stream) -> int:
-        entry = self._info(job_id, stream)["first-entry"]
-        return _number(entry[0]) if entry else 0
+        return self._ends(job_id, stream)[0]
 
     def last(self, job_id: str, stream: Stream) -> int:
-        return _number(self._info(job_id, stream)["last-generated-id"])
+        return self._ends(job_id, stream)[1]
 
     def length(self, job_id: str, stream: Stream) -> int:
         key = stream_key(job_id, stream)
@@ -277,18 +296,21 @@ class RedisQueue:
             self._check_there(job_id, stream)
         return int(dropped)
 
-    def _info(self, job_id: str, stream: Stream) -> Any:
+    def _ends(self, job_id: str, stream: Stream) -> list[int]:
+        """The first number kept, or 0, and the last one ever written."""
         key = stream_key(job_id, stream)
 
-        def info() -> Any:
+        def ends() -> Any:
             try:
-                return self._redis.xinfo_stream(key)
+                return self._script_ends(keys=[key])
             except ResponseError as exc:
                 if "no such key" not in str(exc):
                     raise
             raise self._gone(job_id, stream)
 
-        return self._calls(f"inspect job {job_id} {stream}", info)
+        return [
+            _number(entry_id) for entry_id in self._calls(f"inspect job {job_id} {stream}", ends)
+        ]
 
     def _entries(self, job_id: str, stream: Stream, found: Sequence[Any] | None) -> list[Entry]:
         if not found:

@@ -13,12 +13,15 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
+import redis
 from redis.exceptions import RedisError
 
 from streamer.adapters.child import launch
@@ -35,6 +38,7 @@ _HOST = "127.0.0.1"
 _LOCK_WAIT_S = 5.0
 _STOP_WAIT_S = 5.0
 _POLL_S = 0.01
+_LONG_LOG = 64 << 20
 
 
 def find_server(explicit: str | Path | None = None) -> Path:
@@ -65,7 +69,8 @@ class EmbeddedRedis:
     """A Redis server for this process, its data in `folder`; a context manager.
 
     On Linux it dies with this process however that ends; elsewhere, with `close`.
-    One at a time per folder. Every acknowledged write is on disk (appendfsync always).
+    One at a time per folder. Every acknowledged write is on disk (appendfsync always); where that
+    is full a write ends the server, to be started again with all that was acknowledged.
     """
 
     def __init__(
@@ -121,6 +126,7 @@ class EmbeddedRedis:
             ) from exc
         try:
             self._lock(lock)
+            self._clear()
             known = self._port is not None
             for port in [self._port] if self._port is not None else _free_ports(5):
                 try:
@@ -146,6 +152,8 @@ class EmbeddedRedis:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)  # a child of it that was rewriting its log
 
     def restart(self) -> None:
         """A new server on the same data, port and password, whatever became of the old one."""
@@ -179,6 +187,14 @@ class EmbeddedRedis:
                     ) from None
             self._clock.sleep(_POLL_S)
 
+    def _clear(self) -> None:
+        """Removes what a server left behind that died while it rewrote its log; nobody else does,
+        and where the disk is full it would take the room that was made."""
+        for left in self.folder.glob("temp-*"):
+            if left.suffix in (".aof", ".rdb"):
+                with contextlib.suppress(OSError):
+                    left.unlink()
+
     def _launch(self, server: Path, port: int, lock: int) -> None:
         log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
         self._process = process = _spawn(server, self.log_path, lock, self._config(port))
@@ -204,10 +220,23 @@ class EmbeddedRedis:
                             f"its log is {self.log_path}"
                         ) from exc
                     self._clock.sleep(_POLL_S)
+            self._shorten(client)
         finally:
             client.close()
             if not ready:
                 self.close()
+
+    def _shorten(self, client: redis.Redis) -> None:
+        """Has a log rewritten that is mostly of the past.
+
+        A server does so when its log has doubled since it was started. One that ended because the
+        disk is full of its log would never come to that.
+        """
+        with contextlib.suppress(RedisError):  # at its next start, then
+            told: dict[str, Any] = client.info()
+            log = int(told.get("aof_current_size", 0))
+            if log > max(_LONG_LOG, 2 * int(told["used_memory"])):
+                client.bgrewriteaof()
 
     def _config(self, port: int) -> bytes:
         return "\n".join(
@@ -220,6 +249,7 @@ class EmbeddedRedis:
                 "databases 1",
                 "appendonly yes",
                 "appendfsync always",
+                "aof-load-truncated yes",
                 'save ""',
                 "maxmemory-policy noeviction",
                 "",
