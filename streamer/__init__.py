@@ -8,11 +8,12 @@ if TYPE_CHECKING:
     from streamer.errors import ServiceError, StreamerError
     from streamer.events import Event
     from streamer.jobs import Question
-    from streamer.views import JobView, PoolView, Status, WorkerView
+    from streamer.views import Answer, JobView, PoolView, Status, WorkerView
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Answer",
     "Client",
     "Event",
     "JobView",
@@ -25,6 +26,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Answer": "views",
     "Client": "client",
     "Event": "events",
     "JobView": "views",

@@ -14,7 +14,7 @@ import random
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -23,21 +23,24 @@ from streamer.adapters.clock import SYSTEM_CLOCK, Clock
 from streamer.errors import ConfigError, ServiceError, WireError
 from streamer.events import Event, parse_event_id
 from streamer.follow import Subscription
-from streamer.jobs import JobState, Question
+from streamer.jobs import JobState, Question, When
 from streamer.problem import refusal, unreachable
-from streamer.views import JobPage, JobView, Status, reader
+from streamer.views import Answer, JobPage, JobView, Status, reader
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 PAGE = 100
 """Jobs asked for at once."""
 PAUSES_S = (0.1, 0.4)
 """Before a request whose connection was lost is sent again."""
+ANSWER_S = 3600.0
+"""Longest wait for an answer; the service gives up earlier, by its own setting."""
 JSON = "application/json"
 LIKE = "it looks like http://127.0.0.1:8000"
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 Sizing = int | tuple[int, int]
+Format = Literal["json", "vtt", "srt"]
 T = TypeVar("T")
 
 
@@ -103,6 +106,8 @@ class Client:
         url: str,
         *,
         questions: str | Sequence[str | Question] | None = None,
+        when: When | None = None,
+        live: bool | None = None,
         fps: float | None = None,
         chunk_s: float | None = None,
         pipeline: Sequence[Mapping[str, Any]] | None = None,
@@ -111,12 +116,17 @@ class Client:
     ) -> JobView:
         """Makes a job; what is not given is the service's default.
 
+        questions: [] asks nothing, and the job may be asked about at any time.
+        when: about every chunk, or only when what is seen changes; of questions that are given as
+        text, and of the service's own.
+        live: whether its source goes on unread; found out if not given.
         idempotency_key: the same key again gives the job that it has made already.
         """
+        own = [{"id": "default"} | _when(when)] if _when(when) else None
         asked = [questions] if isinstance(questions, str) else questions
         body = {
-            "source": {"url": url},
-            "questions": None if asked is None else [_question(one) for one in asked],
+            "source": {"url": url} | ({} if live is None else {"live": live}),
+            "questions": own if asked is None else [_question(one, when) for one in asked],
             "fps": fps,
             "chunk_s": chunk_s,
             "pipeline": None if pipeline is None else list(pipeline),
@@ -155,12 +165,60 @@ class Client:
     def resume(self, job_id: str) -> JobView:
         return self._read(JobView, self._ask("POST", _path(job_id, "resume")))
 
-    def add_question(self, job_id: str, prompt: str, question: str | None = None) -> Question:
-        """Asks it about every chunk that is not captioned yet.
+    def keyframe(self, job_id: str) -> None:
+        """Asks for an I-chunk, with which a new group begins."""
+        self._ask("POST", _path(job_id, "keyframe"), repeat=False)
+
+    def ask(
+        self, job_id: str, prompt: str, t0: float | None = None, t1: float | None = None
+    ) -> Answer:
+        """The answer to a question about now, or about a span of media time.
+
+        It is read from what is stored, and waited for as long as the service does.
+        """
+        asked = {"prompt": prompt, "t0": t0, "t1": t1}
+        body = {name: value for name, value in asked.items() if value is not None}
+        answer = self._ask(
+            "POST", _path(job_id, "ask"), body=body, repeat=False, timeout_s=ANSWER_S
+        )
+        return self._read(Answer, answer)
+
+    def export(
+        self,
+        job_id: str,
+        format: Format,
+        *,
+        t0: float | None = None,
+        t1: float | None = None,
+        question: str | None = None,
+    ) -> Iterator[bytes]:
+        """What was said so far, or from t0 to t1, as the bytes of a file, piece by piece."""
+        span = {"from": t0, "to": t1, "question": question}
+        params = {name: str(value) for name, value in span.items() if value is not None}
+        path = _path(job_id, f"captions.{format}")
+        try:
+            with self._http.stream("GET", path, params=params) as response:
+                if not response.is_success:
+                    response.read()
+                    raise refusal(response, self.url)
+                yield from response.iter_bytes()
+        except httpx.RequestError as exc:
+            raise unreachable(exc, self.url) from exc
+
+    def add_question(
+        self,
+        job_id: str,
+        prompt: str,
+        question: str | None = None,
+        *,
+        when: When | None = None,
+    ) -> Question:
+        """Asks it about the chunks that are not captioned yet.
 
         question: its id, by which events name it; given by the service if not by you.
+        when: about every chunk, or only when what is seen changes.
         """
-        asked = {"prompt": prompt} | ({} if question is None else {"id": question})
+        asked = {"prompt": prompt} | ({} if question is None else {"id": question}) | _when(when)
         answer = self._ask("POST", _path(job_id, "questions"), body=asked, repeat=False)
         return self._read(Question, answer)
 
@@ -214,18 +272,21 @@ class Client:
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         repeat: bool = True,
+        timeout_s: float | None = None,
     ) -> bytes:
         """The answer's body.
 
         repeat: the request may be sent again when it is not known whether it arrived.
+        timeout_s: longest wait, where it is not the usual one.
         """
+        patience = httpx.Timeout(self._timeout_s, read=timeout_s or self._timeout_s)
         content = None if body is None else _json(body)
         given = dict(headers or {}) | ({} if content is None else {"Content-Type": JSON})
         before = False
         for pause_s in (*PAUSES_S, None):
             try:
                 response = self._http.request(
-                    method, path, content=content, params=params, headers=given
+                    method, path, content=content, params=params, headers=given, timeout=patience
                 )
             except httpx.RequestError as exc:
                 arrived = not isinstance(exc, httpx.ConnectError)
@@ -279,7 +340,12 @@ def _path(job_id: str, *below: str) -> str:
     return "/".join(["/v1/jobs", *(quote(part, safe="") for part in (job_id, *below))])
 
 
-def _question(asked: str | Question) -> dict[str, str]:
+def _question(asked: str | Question, when: When | None) -> dict[str, str]:
     if isinstance(asked, str):
-        return {"prompt": asked}
-    return {"id": asked.id, "prompt": asked.prompt}
+        return {"prompt": asked} | _when(when)
+    return {"id": asked.id, "prompt": asked.prompt} | _when(asked.when)
+
+
+def _when(when: When | None) -> dict[str, str]:
+    """Nothing where every service does it so."""
+    return {} if when in (None, "every") else {"when": when}

@@ -5,6 +5,7 @@ StreamerError
 ├── SourceError      the video cannot be opened or decoded: check the URL or the file
 ├── ModelError       a checkpoint cannot be loaded: check the model folder
 ├── WireError        a stream entry is malformed, or of a schema this version cannot read
+├── ArchiveError     an archive cannot be reached, written or read: check retention.archive
 ├── QueueError       Redis cannot be reached or refuses
 │   ├── StreamGone       the job was deleted: stop writing
 │   ├── WriterReplaced   another writer has gone past this one: stop writing
@@ -31,6 +32,10 @@ class ModelError(StreamerError):
 
 class WireError(StreamerError):
     """A stream entry is malformed; the message names the stream, the entry and the field."""
+
+
+class ArchiveError(StreamerError):
+    """An archive cannot be reached, or a file of it cannot be written or read."""
 
 
 class QueueError(StreamerError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from streamer.config import JobSettings
 from streamer.errors import WireError
@@ -90,7 +90,11 @@ def read_job(job_id: str, record: Mapping[str, str]) -> Job:
 
 def read_questions(record: Mapping[str, str]) -> tuple[Question, ...]:
     """The questions at this moment; they may change while the job runs."""
-    return tuple(Question(**question) for question in json.loads(record["questions"]))
+    questions = tuple(Question(**question) for question in json.loads(record["questions"]))
+    for question in questions:
+        if question.when not in get_args(When):
+            raise ValueError(f"when is {question.when!r}, not one of {', '.join(get_args(When))}")
+    return questions
 
 
 def encode_questions(questions: tuple[Question, ...]) -> str:

@@ -7,11 +7,13 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Event, Thread
 from types import TracebackType
 from typing import Self
 
 from streamer.actors.controller import Controller
 from streamer.actors.deploy import RayFleet
+from streamer.actors.janitor import Janitor
 from streamer.actors.ray_cluster import start_ray, stop_ray
 from streamer.adapters.clock import SYSTEM_CLOCK
 from streamer.adapters.redis_client import connect
@@ -20,8 +22,9 @@ from streamer.adapters.redis_roster import RedisRoster
 from streamer.adapters.redis_server import EmbeddedRedis
 from streamer.config import Settings
 from streamer.errors import StreamerError
-from streamer.events import Event, decode_chunk_events
-from streamer.jobs import Job, JobStatus, Question, read_status
+from streamer.events import Event as ChunkEvent
+from streamer.events import decode_chunk_events
+from streamer.jobs import Job, JobStatus, Question, When, read_status
 from streamer.sources import absolute
 from streamer.sources.guard import TRUSTING
 
@@ -31,14 +34,21 @@ BLOCK_S = 0.25
 class LocalRun:
     """A Redis and a Ray of its own, a controller in this process, three workers and one job."""
 
-    def __init__(self, url: str, settings: Settings, *, told: Callable[[str], None]) -> None:
-        """told: is called with what is being waited for."""
+    def __init__(
+        self,
+        url: str,
+        settings: Settings,
+        *,
+        told: Callable[[str], None],
+        when: When = "every",
+    ) -> None:
+        """told: is called with what is being waited for; when: the question is asked."""
         self.settings = settings
         self.told = told
         self.job = Job(
             id=f"caption-{uuid.uuid4().hex[:12]}",
             url=absolute(url),
-            questions=(Question(id="default", prompt=settings.question),),
+            questions=(Question(id="default", prompt=settings.question, when=when),),
             settings=settings.job,
             created_at=SYSTEM_CLOCK.now(),
         )
@@ -79,11 +89,21 @@ class LocalRun:
         settings = self.settings.model_copy(
             update={"queue": queue.model_copy(update={"url": server.url})}
         )
+        self._tidy()
         fleet = RayFleet(settings, TRUSTING)
         self.controller = Controller(settings, self.queue, self.roster, fleet, SYSTEM_CLOCK)
         self.controller.step()
 
-    def events(self) -> Iterator[Event]:
+    def _tidy(self) -> None:
+        """Lets Redis forget what is old, so that a live source may go on for ever."""
+        ended = Event()
+        retention = self.settings.retention.model_copy(update={"archive": None})
+        janitor = Janitor(retention, self.queue, SYSTEM_CLOCK)
+        thread = Thread(target=janitor.run, args=(ended,), name="janitor", daemon=True)
+        thread.start()
+        self.cleanup.callback(ended.set)
+
+    def events(self) -> Iterator[ChunkEvent]:
         """Every event of the job, as it is written, to the last."""
         said = 0
         while True:

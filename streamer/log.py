@@ -1,19 +1,28 @@
 """Logs are data on stderr: one event name, past tense, and its values.
 
 decoder_fell_back   a source is read by PyAV instead of decord
+source_connected    a live source sends pictures
+source_lost         it does not any more, with the reason; it is connected to again
+decoder_not_started the process for a live source could not be made; it is tried again
+decoder_recycled    that process was old or large, and another one took its place
+decoder_printed     what that process said on stderr
 child_started       a process under the supervisor; child_restarted: a new one for one that ended
 child_ended         with its exit code (minus its signal), how long it lived, what it said last
 child_silent        it did not answer for so long, and is killed
 worker_started      by the controller, or by what keeps the controller itself
 worker_stopped      one too many
 worker_restarted    a new process for one that died
+worker_crashed      it met something nobody thought of, and ends
 worker_hung         it gave no sign of life, or worked too long on one chunk, and is killed
 model_not_loaded    a worker cannot start its work
 job_placed          on which workers
+job_deleted         by the janitor, because its time was up
 job_failed          for good, with the reason
 job_crashed         a worker met something nobody thought of; the job is tried again
+ask_crashed         a question met something nobody thought of; it is refused, captions go on
 batch_failed        many sessions could not be answered at once; each is answered alone
 writer_replaced     another worker writes this job now
+archive_failed      the archive cannot be written; `lost`: entries dropped for that
 queue_lost          Redis did not answer for a while
 record_malformed    what lies in Redis of a job cannot be read
 api_started         it listens

@@ -6,6 +6,7 @@ import io
 import sys
 import time
 from contextlib import ExitStack, redirect_stdout
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
@@ -13,6 +14,8 @@ from rich.console import Console
 from rich.status import Status
 
 from streamer.events import Event, parse_event_id
+
+DIM, RESET = "\33[2m", "\33[0m"
 
 errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
@@ -40,6 +43,8 @@ class Screen:
         self.truth = truth
         self.named = named
         self.stdout = sys.stdout
+        self.dims = sys.stdout.isatty()
+        """Whether what says nothing new is dimmed."""
         self.status: Status | None = None
         self.started = time.monotonic()
         self.first: tuple[float, float] | None = None
@@ -48,6 +53,7 @@ class Screen:
         self.media_s = 0.0
         self.kept = 0
         self.dense = 0
+        self.level = 0
         self.cleanup = ExitStack()
 
     def __enter__(self) -> Self:
@@ -75,7 +81,12 @@ class Screen:
     def show(self, event: Event) -> None:
         """Prints one event."""
         self._count(event)
-        text = event.to_json_line() if self.json else self._for_people(event)
+        if self.json:
+            text = event.to_json_line()
+        else:
+            text = self._for_people(event)
+            if self.dims and event.event in ("unchanged", "seen"):
+                text = f"{DIM}{text}{RESET}"
         if self.status:
             self.status.stop()
         self.stdout.write(f"{text}\n")
@@ -105,6 +116,7 @@ class Screen:
     def _count(self, event: Event) -> None:
         self.first = self.first or (time.monotonic() - self.started, event.t1)
         self.events += 1
+        self.level = self.level if event.level is None else event.level
         self.media_s = event.t1
         if parse_event_id(event.id)[1]:
             return  # its chunk's tokens were counted with the first question
@@ -116,18 +128,48 @@ class Screen:
         took = time.monotonic() - self.started - self.first[0]
         sampled = (self.media_s - self.first[1]) * self.fps
         rate = f"{sampled / took:.1f} fps · " if sampled and took else ""
-        lag = (event.chunk_latency_ms or 0) / 1e3
-        return f"{rate}lag {lag:.1f} s · tokens {self.kept} / {self.dense}"
+        level = f" · level {self.level}" if self.level else ""
+        return f"{rate}lag {_lag_s(event):.1f} s{level} · tokens {self.kept} / {self.dense}"
 
     def _for_people(self, event: Event) -> str:
-        aside = f"({event.event}: {event.reason})" if event.reason else f"({event.event})"
-        said = event.text if event.event == "caption" else aside
+        said = event.text if event.event == "caption" else f"({_aside(event)})"
         cost = (
             "" if event.dense_tokens is None else f"  [{event.input_tokens}/{event.dense_tokens}]"
         )
         name = f"{event.question}: " if self.named and event.question else ""
-        line = f"{event.t0:6.1f} – {event.t1:5.1f} s  {name}{said}{cost}"
+        line = f"{event.t0:6.1f} – {event.t1:5.1f} s  {_clock(event)}{name}{said}{cost}"
         if not self.truth or event.chunk > len(self.truth):
             return line
         true = self.truth[event.chunk - 1]
         return f"{line}\n{'':18}{'= truth' if true == said else f'truth: {true}'}"
+
+
+def _aside(event: Event) -> str:
+    """What an event is that says nothing of the pictures."""
+    what: str = event.event
+    if event.event in ("gap", "skipped"):
+        of = "of " if event.event == "gap" else ""
+        what = f"{what} {of}{event.t1 - event.t0:.1f} s"
+    if event.event == "level":
+        what = f"{what} {event.level}"
+    return f"{what}: {event.reason}" if event.reason else what
+
+
+def _lag_s(event: Event) -> float:
+    """How old what was seen is: since it was decoded, or of a live source since it happened."""
+    wall = _wall(event)
+    return (event.chunk_latency_ms or 0) / 1e3 if wall is None else max(0.0, time.time() - wall)
+
+
+def _clock(event: Event) -> str:
+    """When it happened, by this machine's clock; empty for files."""
+    wall = _wall(event)
+    return "" if wall is None else f"{datetime.fromtimestamp(wall, UTC).astimezone():%H:%M:%S}  "
+
+
+def _wall(event: Event) -> float | None:
+    """The end of a live source's span in Unix seconds."""
+    try:
+        return None if event.wall1 is None else datetime.fromisoformat(event.wall1).timestamp()
+    except ValueError:  # of another version
+        return None

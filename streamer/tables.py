@@ -25,14 +25,15 @@ def job_table(jobs: list[JobView]) -> RenderableType:
         return Text("no jobs")
     table = _table("job", "state", "lag", "at", "captions", "tokens", "video")
     for job in jobs:
+        trouble = job.error or job.source_error
         table.add_row(
             Text(job.id),
-            Text(job.state),
+            Text(_state(job)),
             "" if job.lag_s is None or job.finished else f"{job.lag_s:.1f} s",
             f"{job.t1:.0f} s",
             str(job.captions),
             _share(job),
-            Text(f"{job.url}: {job.error}" if job.error else job.url),
+            Text(f"{job.url}: {trouble}" if trouble else job.url),
         )
     return table
 
@@ -69,6 +70,13 @@ def _room(status: Status) -> str:
     limit = "" if status.limit is None else f" of {status.limit}"
     more = "" if status.fits is None else f", room for {status.fits} more"
     return f"{status.active}{limit} jobs{more}"
+
+
+def _state(job: JobView) -> str:
+    """Its state, and what a live job suffers from."""
+    if job.connected is False:
+        return f"{job.state}, not connected"
+    return f"{job.state}, level {job.level}" if job.level and not job.finished else job.state
 
 
 def _share(job: JobView) -> str:

@@ -73,11 +73,31 @@ class JobView(_Described):
     fps: float | None = None
     chunk_s: float | None = None
     pipeline: tuple[dict[str, Any], ...] = ()
+    live: bool | None = None
+    """Whether its source goes on unread; None while nobody knows."""
+    connected: bool | None = None
+    """Of a live job that runs: whether pictures come; None while nobody reads its source."""
+    source_error: str | None = None
+    """Why it is not connected."""
     lag_s: float | None = None
-    """How far the captions are behind the source."""
+    """How far the captions are behind: of a live job behind the present, of a file behind what is
+    tokenized."""
+    level: int = 0
+    """How far a live job that is behind is thinned out, 0 to 3."""
     reconnects: int = 0
+    """Times that a live source had no pictures for a while."""
+    gaps: int = 0
+    """Spans without pictures, also of damaged files."""
+    skipped: int = 0
+    """Spans that were left out because the job was behind."""
+    levels: int = 0
+    """Changes of its level."""
     chunks: int = 0
     captions: int = 0
+    unchanged: int = 0
+    """Answers that were as the ones before."""
+    asked: int = 0
+    """Answers that the LLM was asked for; the others cost nothing."""
     t1: float = 0.0
     """Media seconds captioned."""
     patches: Patches = field(default_factory=Patches)
@@ -143,6 +163,32 @@ class JobPage(_Described):
     next: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer(_Described):
+    """The answer to a question about now or about the past."""
+
+    text: str
+    id: str = ""
+    job: str = ""
+    prompt: str = ""
+    t0: float = 0.0
+    t1: float = 0.0
+    """The media seconds that it was read from."""
+    chunk0: int = 0
+    chunk1: int = 0
+    """The first and the last chunk of them."""
+    wall0: float | None = None
+    wall1: float | None = None
+    """Of a live source: the span in Unix seconds."""
+    visual_tokens: int = 0
+    dense_tokens: int = 0
+    """What the span would have been without any reduction."""
+    input_tokens: int = 0
+    """Visual tokens and text."""
+    output_tokens: int = 0
+    latency_ms: float = 0.0
+
+
 def reader(cls: type[T]) -> Callable[[str | bytes], T]:
     """Reads `cls` from a JSON text; raises WireError, which names the field."""
     adapter = TypeAdapter(cls)
@@ -159,6 +205,6 @@ def reader(cls: type[T]) -> Callable[[str | bytes], T]:
     return read
 
 
-def to_json_line(value: JobView | Status) -> str:
+def to_json_line(value: JobView | Status | Answer) -> str:
     """One line of JSON, without its newline."""
     return TypeAdapter(type(value)).dump_json(value).decode()

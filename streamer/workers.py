@@ -81,7 +81,7 @@ class WorkerReport:
     latencies: tuple[int, ...] = (0,) * (len(LATENCY_BUCKETS_S) + 1)
     """How many of them fell into each of LATENCY_BUCKETS_S, and beyond; not cumulative."""
     batch: float = 0.0
-    """Mean number of jobs that a captioner decoded for at once; 0 before the first."""
+    """Mean rows of the batch that a captioner decoded at once; 0 before the first."""
     jobs: dict[str, Progress] = field(default_factory=dict)
 
 

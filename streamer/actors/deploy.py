@@ -12,6 +12,7 @@ import os
 import threading
 import warnings
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,19 +21,25 @@ import ray
 import structlog
 
 from streamer.actors.controller import STEP_S, Controller
-from streamer.actors.decode import DecodeWorker, End, Failure, Reading
+from streamer.actors.decode import DecodeWorker, End, Failure, NotYet, Reading
+from streamer.actors.janitor import janitor_for
 from streamer.actors.life import BEAT_S, Life
+from streamer.actors.lives import LiveSources
 from streamer.actors.ray_cluster import NAMESPACE
 from streamer.actors.remote_decoder import RemoteDecoders
 from streamer.adapters.clock import SYSTEM_CLOCK
+from streamer.adapters.redis_asks import RedisAsks
 from streamer.adapters.redis_client import connect
 from streamer.adapters.redis_queue import RedisQueue
 from streamer.adapters.redis_roster import RedisRoster
+from streamer.adapters.redis_uploads import RedisUploads
+from streamer.archive import Archive
 from streamer.config import ApiSettings, Settings
 from streamer.errors import ModelError, QueueError
 from streamer.log import configure
 from streamer.sources import Limits
 from streamer.sources.guard import FetchPolicy
+from streamer.sources.live import LiveOptions
 from streamer.types import FrameChunk
 from streamer.workers import CONTROLLER, kind_of
 
@@ -57,9 +64,9 @@ class LivingActor:
         self.name = name
         self.settings = settings
         self.policy = policy
-        client = connect(settings.queue.url)
-        self.queue = RedisQueue(client)
-        self.roster = RedisRoster(client)
+        self.client = connect(settings.queue.url)
+        self.queue = RedisQueue(self.client)
+        self.roster = RedisRoster(self.client)
         self.life = Life(
             name,
             kind_of(name) or name,
@@ -88,20 +95,31 @@ class DecodeActor(LivingActor):
     """DecodeWorker on Ray: called by tokenizers, from many threads."""
 
     def __init__(self, name: str, settings: Settings, policy: FetchPolicy) -> None:
-        fetch = settings.fetch
-        self.worker = DecodeWorker(
-            policy,
-            Limits(
-                connect_s=fetch.connect_s,
-                read_s=fetch.read_s,
-                max_bytes=fetch.max_bytes,
-                max_pixels=fetch.max_pixels,
-            ),
+        fetch, live = settings.fetch, settings.live
+        limits = Limits(
+            connect_s=fetch.connect_s,
+            read_s=fetch.read_s,
+            max_bytes=fetch.max_bytes,
+            max_pixels=fetch.max_pixels,
         )
+        options = LiveOptions(
+            stall_s=live.stall_s,
+            retry_s=live.retry_s,
+            retry_max_s=live.retry_max_s,
+            recycle_s=live.recycle_s,
+            recycle_bytes=live.recycle_bytes,
+            buffer_bytes=live.buffer_bytes,
+        )
+        lives = LiveSources(policy=policy, limits=limits, options=options)
+        assert settings.queue.url is not None
+        uploads = RedisUploads(connect(settings.queue.url))
+        self.worker = DecodeWorker(policy, limits, lives=lives, uploads=uploads)
         super().__init__(name, settings, policy)
 
-    def read(self, reading: Reading, start_s: float) -> FrameChunk | End | Failure:
-        return self.worker.read(reading, start_s)
+    def read(
+        self, reading: Reading, start_s: float, wall_s: float | None = None
+    ) -> FrameChunk | End | Failure | NotYet:
+        return self.worker.read(reading, start_s, wall_s)
 
     def close(self, job: str) -> None:
         self.worker.close(job)
@@ -159,6 +177,7 @@ class TokenizeActor(ModelActor):
             decoder_of=decoders.of,
             encoder_of=lambda job: encoder_for(model, job),
             wait=decoders.wait,
+            unread_bytes=self.settings.retention.tokens_bytes // 4,
         )
         self.life.live("tokenize", worker)
 
@@ -168,15 +187,27 @@ class CaptionActor(ModelActor):
 
     def live(self) -> None:
         from streamer.actors.caption import CaptionWorker
+        from streamer.actors.desk import AskDesk
 
         model = self._model()
-        wanted = self.settings.model
+        wanted, archive = self.settings.model, self.settings.retention.archive
+        desk = AskDesk(
+            self.name,
+            RedisAsks(self.client),
+            self.queue,
+            model,
+            SYSTEM_CLOCK,
+            max_new_tokens=wanted.max_new_tokens,
+            older=Archive(archive).groups if archive else None,
+            executor=ThreadPoolExecutor(1, thread_name_prefix="desk"),
+        )
         worker = CaptionWorker(
             model,
             self.queue,
             SYSTEM_CLOCK,
             batch=wanted.batch,
             max_new_tokens=wanted.max_new_tokens,
+            desk=desk,
         )
         self.life.live("caption", worker)
 
@@ -187,6 +218,7 @@ class ControllerActor(LivingActor):
     def live(self) -> None:
         fleet = RayFleet(self.settings, self.policy)
         controller = Controller(self.settings, self.queue, self.roster, fleet, SYSTEM_CLOCK)
+        threading.Thread(target=self._tidy, name="janitor", daemon=True).start()
         self.life.state = "ready"
         while True:
             try:
@@ -194,6 +226,18 @@ class ControllerActor(LivingActor):
             except QueueError as exc:
                 log.warning("queue_lost", worker=self.name, reason=str(exc))
             SYSTEM_CLOCK.sleep(STEP_S)
+
+    def _tidy(self) -> None:
+        """The janitor's life; like that of the work, its end is the actor's."""
+        retention = self.settings.retention
+        try:
+            janitor = janitor_for(retention, self.queue, self.roster, SYSTEM_CLOCK)
+            janitor.run(threading.Event())
+        except BaseException:
+            log.critical("worker_crashed", worker=self.name, exc_info=True)
+            raise
+        finally:
+            os._exit(1)
 
 
 CLASSES: dict[str, type[LivingActor]] = {

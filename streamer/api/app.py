@@ -7,17 +7,20 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from streamer import __version__
+from streamer.adapters.asks import Asks
 from streamer.adapters.clock import SYSTEM_CLOCK, Clock
 from streamer.adapters.queue import Queue
 from streamer.adapters.roster import Roster
-from streamer.api import events, health, jobs, metrics, questions, workers
+from streamer.adapters.uploads import Uploads
+from streamer.api import asks as asking
+from streamer.api import captions, chat, events, health, jobs, metrics, questions, workers
 from streamer.api.bodies import Bodies
 from streamer.api.http_metrics import HttpCounts, HttpMetrics
 from streamer.api.local_only import LocalOnly
 from streamer.api.openapi import DESCRIPTION, TAGS, describe
 from streamer.api.page import watch_page
 from streamer.api.problems import handle_errors
-from streamer.api.service import Service
+from streamer.api.service import PastEvents, Service
 from streamer.api.signs import Signs
 from streamer.api.tail import Tail
 from streamer.config import Settings
@@ -27,7 +30,14 @@ READERS = 8
 
 
 def create_app(
-    settings: Settings, queue: Queue, roster: Roster, *, clock: Clock = SYSTEM_CLOCK
+    settings: Settings,
+    queue: Queue,
+    roster: Roster,
+    *,
+    asks: Asks,
+    uploads: Uploads,
+    archive: PastEvents | None = None,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> FastAPI:
     """The API over a queue and a roster; `app.state.service` is what its routes share."""
     fetch = settings.fetch
@@ -42,6 +52,9 @@ def create_app(
             networks=fetch.allow_networks, paths=tuple(str(path) for path in fetch.allow_paths)
         ),
         readers=CapacityLimiter(READERS),
+        asks=asks,
+        uploads=uploads,
+        archive=archive,
     )
     app = FastAPI(
         title="Streamer",
@@ -57,12 +70,12 @@ def create_app(
     app.state.metrics.register(metrics.ServiceCollector(service))
     counts = HttpCounts()
     app.state.metrics.register(counts)
-    for routes in (jobs, questions, events, workers, health, metrics):
+    for routes in (jobs, questions, asking, events, captions, chat, workers, health, metrics):
         app.include_router(routes.router)
     app.include_router(watch_page())
     handle_errors(app)
     describe(app)
-    app.add_middleware(Bodies)
+    app.add_middleware(Bodies, max_upload_bytes=settings.api.max_upload_bytes)
     if not settings.api.tokens:
         app.add_middleware(LocalOnly, host=settings.api.host)
     app.add_middleware(HttpMetrics, counts=counts, clock=clock)

@@ -9,7 +9,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from streamer.api.problems import Refusal
 
 MAX_BYTES = 256 << 10
-TOO_LONG = f"the body is longer than {MAX_BYTES >> 10} KiB"
+WITH_VIDEO = "/v1/chat/completions"
+"""The one path whose bodies may hold a video."""
 
 
 class Bodies:
@@ -19,13 +20,18 @@ class Bodies:
     without asking, and nobody answers it.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, max_upload_bytes: int) -> None:
+        """max_upload_bytes: most of a video, which is sent as base64."""
         self.app = app
+        self.max_with_video = MAX_BYTES + (max_upload_bytes * 4 + 2) // 3
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        path = scope["path"]
+        most = self.max_with_video if path == WITH_VIDEO else MAX_BYTES
+        too_long = f"the body is longer than {most >> 10} KiB"
         headers = Headers(scope=scope)
         length = headers.get("content-length", "0")
         refusal = None
@@ -34,10 +40,10 @@ class Bodies:
             if kind != "application/json":
                 accept = {"Accept": "application/json"}
                 refusal = Refusal(415, "a body must be application/json", headers=accept)
-        if length.isdecimal() and int(length) > MAX_BYTES:
-            refusal = Refusal(413, TOO_LONG)
+        if length.isdecimal() and int(length) > most:
+            refusal = Refusal(413, too_long)
         if refusal is not None:
-            await refusal.response()(scope, receive, send)
+            await refusal.response(path)(scope, receive, send)
             return
         received = 0
 
@@ -45,8 +51,8 @@ class Bodies:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > MAX_BYTES:
-                raise HTTPException(413, TOO_LONG)
+            if received > most:
+                raise HTTPException(413, too_long)
             return message
 
         await self.app(scope, measured, send)

@@ -99,8 +99,9 @@ async def place_of(
         *(400, 401, 403, 404, 422, 503),
         answers={
             200: {
-                "description": "Server-sent events: `caption`, `unchanged`, `gap`, `skipped` and "
-                "`error` with an id, `state` and `end` without. The stream ends after `end`.",
+                "description": "Server-sent events: `caption`, `unchanged`, `seen`, `gap`, "
+                "`skipped`, `level` and `error` with an id, `state` and `end` without. The stream "
+                "ends after `end`.",
                 "content": {
                     "text/event-stream": {
                         "itemSchema": ITEM,

@@ -86,7 +86,7 @@ def list_jobs(
     page = {job_id: record for _, job_id, record in wanted[:limit]}
     last = wanted[limit - 1][0] if len(wanted) > limit else None
     return JobPage(
-        jobs=tuple(JobViews(here.queue, here.roster).views(page)),
+        jobs=tuple(JobViews(here.queue, here.roster, here.clock).views(page)),
         next=f"{last[0]:.3f}~{last[1]}" if last else None,
     )
 
@@ -101,7 +101,7 @@ def list_jobs(
 )
 def get_job(found: Asked, here: Here) -> JobView:
     """Its state, and what it has cost and saved so far."""
-    return JobViews(here.queue, here.roster).view(found.id, found.record)
+    return JobViews(here.queue, here.roster, here.clock).view(found.id, found.record)
 
 
 @router.delete(
@@ -138,6 +138,26 @@ def resume_job(found: Asked, here: Here) -> JobView:
     return _set_paused(here, found.id, found.record, "")
 
 
+@router.post(
+    "/{job}/keyframe",
+    status_code=202,
+    summary="Ask for a keyframe",
+    response_description="It comes with one of the next chunks.",
+    responses=documented(404, 409),
+)
+def request_keyframe(found: Asked, here: Here) -> None:
+    """Begins a new group: from there on nothing is needed that was tokenized before."""
+
+    def changed(record: Mapping[str, str]) -> dict[str, str]:
+        status = read_status(record)
+        if status.finished:
+            raise Refusal(409, f"job {found.id} has {status.state}; it has no further chunks")
+        return {"keyframes": str(int(record.get("keyframes", "0")) + 1)}
+
+    if not here.queue.change_job(found.id, changed):
+        raise missing(found.id)
+
+
 def _set_paused(here: Service, job_id: str, record: Mapping[str, str], paused: str) -> JobView:
     status = read_status(record)
     if status.finished:
@@ -150,7 +170,7 @@ def _view(here: Service, job_id: str) -> JobView:
     record = here.queue.job(job_id)
     if record is None:
         raise missing(job_id)
-    return JobViews(here.queue, here.roster).view(job_id, record)
+    return JobViews(here.queue, here.roster, here.clock).view(job_id, record)
 
 
 def _place(job_id: str, record: Mapping[str, str]) -> tuple[float, str]:

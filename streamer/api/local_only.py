@@ -39,7 +39,7 @@ class LocalOnly:
             headers = Headers(scope=scope)
             refusal = self._refusal(scope["method"], headers.get("host", ""), headers.get("origin"))
             if refusal is not None:
-                await refusal.response()(scope, receive, send)
+                await refusal.response(scope["path"])(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 

@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
+from streamer.api.openai_errors import is_openai, openai_error, openai_status
 from streamer.api.schemas import FieldProblem, Problem
 from streamer.errors import QueueError, StreamGone, WireError
 
@@ -45,7 +46,20 @@ class Refusal(Exception):
         self.headers = headers
         self.members = members or {}
 
-    def response(self) -> Response:
+    def openai(self) -> dict[str, object]:
+        """The same in OpenAI's shape."""
+        fields = [f"{error.field}: {error.message}" for error in self.errors]
+        param = {"param": self.errors[0].field} if self.errors else {}
+        return openai_error(
+            openai_status(self.status), "; ".join(fields) or self.detail, param | dict(self.members)
+        )
+
+    def response(self, path: str) -> Response:
+        """The answer to a request for a path."""
+        if is_openai(path):
+            body = json.dumps(self.openai(), separators=(",", ":"))
+            status = openai_status(self.status)
+            return Response(body, status, self.headers, media_type="application/json")
         problem = Problem(
             title=HTTPStatus(self.status).phrase,
             status=self.status,
@@ -81,6 +95,12 @@ def handle_errors(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unforeseen)
 
 
+def documented_openai(*statuses: int) -> Answers:
+    """The refusals of a route whose answers are in OpenAI's shape."""
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/ChatError"}}}
+    return {status: {"description": _MEANINGS[status], "content": content} for status in statuses}
+
+
 def documented(*statuses: int, answers: Answers | None = None) -> Answers:
     """The refusals of a route, and answers of its own, for the OpenAPI document."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
@@ -91,17 +111,18 @@ def documented(*statuses: int, answers: Answers | None = None) -> Answers:
 
 
 _MEANINGS = {
-    400: "The event id or the body cannot be read.",
+    400: "The event id, the span or the body cannot be read.",
     401: "A token is needed, or the one given is not known.",
     403: "The token does not allow this, or the request comes from a foreign web page.",
     404: "There is no such job or question.",
     409: "The job's state does not allow this.",
-    413: "The body is longer than 256 KiB.",
+    413: "The body is too long: 256 KiB, or what `api.max_upload_bytes` allows a video.",
     415: "The body is not JSON.",
     422: "Fields of the request are wrong; `errors` names them.",
     429: "One more job would be too many: `active` of `limit` jobs run, `fits` more fit.",
     500: "An error of the service; its log says more.",
     503: "Redis is away; try again after `Retry-After` seconds.",
+    504: "There was no answer within `api.answer_s`.",
 }
 
 
@@ -116,14 +137,14 @@ def _field_problem(error: Any, below: str) -> FieldProblem:
 
 def _refused(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, Refusal)
-    return exc.response()
+    return exc.response(request.url.path)
 
 
 def _not_valid(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, RequestValidationError)
     if any(error["type"] == "json_invalid" for error in exc.errors()):
-        return Refusal(400, "the body is not JSON").response()
-    return invalid(*field_problems(exc.errors())).response()
+        return Refusal(400, "the body is not JSON").response(request.url.path)
+    return invalid(*field_problems(exc.errors())).response(request.url.path)
 
 
 def _http_error(request: Request, exc: Exception) -> Response:
@@ -135,7 +156,7 @@ def _http_error(request: Request, exc: Exception) -> Response:
     }
     detail = said.get(exc.status_code, exc.detail)
     headers = {"Allow": _allowed(request)} if exc.status_code == 405 else exc.headers
-    return Refusal(exc.status_code, detail, headers=headers).response()
+    return Refusal(exc.status_code, detail, headers=headers).response(request.url.path)
 
 
 def _allowed(request: Request) -> str:
@@ -146,21 +167,23 @@ def _allowed(request: Request) -> str:
 
 
 def _gone(request: Request, exc: Exception) -> Response:
-    return Refusal(404, "the job was deleted").response()
+    return Refusal(404, "the job was deleted").response(request.url.path)
 
 
 def _queue_lost(request: Request, exc: Exception) -> Response:
     log.warning("queue_lost", worker="api", reason=str(exc))
     return Refusal(
         503, "Redis cannot be reached; try again", headers={"Retry-After": RETRY_S}
-    ).response()
+    ).response(request.url.path)
 
 
 def _malformed(request: Request, exc: Exception) -> Response:
     log.error("record_malformed", reason=str(exc))
-    return Refusal(500, "what is stored here is malformed; the service's log says more").response()
+    said = "what is stored here is malformed; the service's log says more"
+    return Refusal(500, said).response(request.url.path)
 
 
 def _unforeseen(request: Request, exc: Exception) -> Response:
     log.error("request_crashed", method=request.method, path=request.url.path, exc_info=exc)
-    return Refusal(500, "an error of the service; its log says more").response()
+    said = "an error of the service; its log says more"
+    return Refusal(500, said).response(request.url.path)

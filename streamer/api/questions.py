@@ -31,7 +31,7 @@ router = APIRouter(
     responses=documented(400, 413, 415),
 )
 def add_question(request: QuestionRequest, found: Asked, here: Here) -> Question:
-    """It is asked about every chunk from the first one that has no events yet."""
+    """It is asked about the chunks from the first one that has no events yet."""
     most = here.settings.api.max_questions
 
     def added(questions: Questions) -> Questions:
@@ -40,7 +40,9 @@ def add_question(request: QuestionRequest, found: Asked, here: Here) -> Question
             raise Refusal(409, f"job {found.id} has a question {request.id} already")
         if len(questions) >= most:
             raise Refusal(409, f"job {found.id} has {most} questions; more are not allowed")
-        new = Question(id=request.id or free_id(names), prompt=request.prompt)
+        name = request.id or free_id(names)
+        prompt = request.prompt or here.settings.question
+        new = Question(id=name, prompt=prompt, when=request.when)
         return (*questions, new)
 
     return _change(here, found.id, added)[-1]
@@ -55,14 +57,12 @@ def add_question(request: QuestionRequest, found: Asked, here: Here) -> Question
 def remove_question(
     question: Annotated[str, Path(pattern=QUESTION_ID)], found: Asked, here: Here
 ) -> None:
-    """Events that answer it stay. The last question of a job cannot be removed."""
+    """Events that answer it stay. A job without questions is seen, and nothing is said of it."""
 
     def removed(questions: Questions) -> Questions:
         left = tuple(known for known in questions if known.id != question)
         if left == questions:
             raise Refusal(404, f"job {found.id} has no question {question}")
-        if not left:
-            raise Refusal(409, f"{question} is the last question of job {found.id}; it stays")
         return left
 
     _change(here, found.id, removed)

@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 from streamer.config import KeyframeSettings
+from streamer.jobs import When
 
 JOB_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 QUESTION_ID = r"^[A-Za-z0-9._-]{1,64}$"
@@ -32,13 +33,24 @@ class SourceRequest(_Request):
     url: str = Field(
         min_length=1,
         max_length=4096,
-        description="http(s) URL of a video; other addresses only where the service allows them",
+        description="URL of a video or a live stream (http, https, rtsp, rtmp); other addresses "
+        "only where the service allows them",
         examples=["https://example.com/video.mp4"],
+    )
+    live: bool | None = Field(
+        None,
+        description="whether it goes on unread, for ever; if not given, its URL and server tell",
+    )
+    behind_s: float | None = Field(
+        None,
+        gt=0,
+        le=600,
+        description="a live job so far behind its source skips to the present",
     )
 
 
 class QuestionRequest(_Request):
-    """Something to be asked about every chunk."""
+    """Something to be asked about the chunks of a job."""
 
     id: str | None = Field(
         None,
@@ -46,14 +58,21 @@ class QuestionRequest(_Request):
         description="names it in the events; q1, q2 … if not given",
         examples=["moving"],
     )
-    prompt: Prompt = Field(examples=["How many things move?"])
+    prompt: Prompt | None = Field(
+        None,
+        description="the service's own question if not given",
+        examples=["How many things move?"],
+    )
+    when: When = Field("every", description="about every chunk, or only when what is seen changes")
 
 
 class JobRequest(_Request):
     """What to caption, and how; what is left out is the service's default."""
 
     source: SourceRequest
-    questions: list[QuestionRequest] | None = Field(None, min_length=1)
+    questions: list[QuestionRequest] | None = Field(
+        None, description="[] asks nothing: the video is seen, and may be asked about at any time"
+    )
     fps: float | None = Field(
         None, gt=0, le=60, description="sampled frames per second of media time"
     )
@@ -73,7 +92,9 @@ class JobRequest(_Request):
             "examples": [
                 {
                     "source": {"url": "https://example.com/video.mp4"},
-                    "questions": [{"id": "moving", "prompt": "How many things move?"}],
+                    "questions": [
+                        {"id": "moving", "prompt": "How many things move?", "when": "on_change"}
+                    ],
                 }
             ]
         }

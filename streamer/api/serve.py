@@ -9,13 +9,16 @@ from contextlib import closing, contextmanager
 import structlog
 import uvicorn
 
+from streamer.adapters.redis_asks import RedisAsks
 from streamer.adapters.redis_client import connect
 from streamer.adapters.redis_queue import RedisQueue
 from streamer.adapters.redis_roster import RedisRoster
+from streamer.adapters.redis_uploads import RedisUploads
 from streamer.api.app import create_app
 from streamer.api.local_only import is_loopback
 from streamer.api.service import Service
 from streamer.api.tail import BLOCK_S
+from streamer.archive import Archive
 from streamer.config import Settings
 from streamer.errors import ConfigError
 
@@ -69,12 +72,16 @@ def listening(settings: Settings) -> Iterator[ApiServer]:
             f"api.host: {api.host} is reached from other machines, and api.tokens has none: "
             "set a token, or host 127.0.0.1"
         )
+    archive = settings.retention.archive
     client = connect(settings.queue.url, block_s=BLOCK_S, timeout_s=RETRY_FOR_S)
     with closing(client), closing(_listen(api.host, api.port)) as listener:
         app = create_app(
             settings,
             RedisQueue(client, retry_for_s=RETRY_FOR_S),
             RedisRoster(client, retry_for_s=RETRY_FOR_S),
+            asks=RedisAsks(client, retry_for_s=RETRY_FOR_S),
+            uploads=RedisUploads(client, retry_for_s=RETRY_FOR_S),
+            archive=None if archive is None else Archive(archive),
         )
         config = uvicorn.Config(
             app,

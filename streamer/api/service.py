@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Protocol
 
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
+from streamer.adapters.asks import Asks
 from streamer.adapters.clock import Clock
-from streamer.adapters.queue import Queue
+from streamer.adapters.queue import Entry, Queue
 from streamer.adapters.roster import Roster
+from streamer.adapters.uploads import Uploads
 from streamer.api.signs import Signs
 from streamer.api.tail import Tail
 from streamer.config import Settings
 from streamer.sources.guard import FetchPolicy
+
+
+class PastEvents(Protocol):
+    """Where events are that have left the queue."""
+
+    def events(self, job_id: str, after: int) -> Iterator[Entry]:
+        """A job's entries with a number over `after`, oldest first."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +42,10 @@ class Service:
     """What jobs may fetch."""
     readers: CapacityLimiter
     """Threads that read events for subscribers, so that other requests find theirs."""
+    asks: Asks
+    uploads: Uploads
+    archive: PastEvents | None = None
+    """None where what leaves the queue is dropped."""
 
 
 async def service_of(request: Request) -> Service:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from base64 import b32encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 
 from pydantic import ValidationError
@@ -35,8 +35,10 @@ def submit(
     queue, digest = service.queue, _digest(request)
     job_id = _random_id() if key is None else _keyed_id(caller.tenant, key)
     record = None if key is None else queue.job(job_id)
-    if record is None and _create(service, caller, _job(service, caller, job_id, request), digest):
-        return job_id, False
+    if record is None:
+        job = _job(service, caller, job_id, request)
+        if _create(service, caller, job, {"request": digest}):
+            return job_id, False
     record = record or queue.job(job_id) or {}
     if record.get("request") != digest:
         said = "was used with another body; take a new one"
@@ -58,17 +60,44 @@ def _job(service: Service, caller: Caller, job_id: str, request: JobRequest) -> 
     problems = pipeline_problems(job.settings.pipeline, service.roster.published("operators"))
     if problems:
         raise invalid(*problems)
-    try:
-        check_url(job.url, service.policy)
-    except SourceError as exc:
-        raise invalid(FieldProblem(field="source.url", message=str(exc))) from exc
+    _check_url(service, job.url)
     return job
 
 
-def _create(service: Service, caller: Caller, job: Job, digest: str) -> bool:
-    """False when there is such a job already."""
+def submit_for_one_answer(
+    service: Service, caller: Caller, url: str, *, upload: bool, until: float
+) -> str:
+    """The id of a job without questions that nobody keeps.
+
+    upload: the URL is of an upload that the service has made itself, and not of a stranger's.
+    until: Unix seconds after which it is deleted, whoever made it. Raises Refusal.
+    """
+    if not upload:
+        _check_url(service, url)
+    settings = service.settings.job
+    job = Job(
+        id=_random_id(),
+        url=url,
+        questions=(),
+        settings=settings,
+        tenant=caller.tenant,
+        created_at=service.clock.now(),
+    )
+    _create(service, caller, job, {"delete_at": f"{until:.3f}"})
+    return job.id
+
+
+def _check_url(service: Service, url: str) -> None:
+    try:
+        check_url(url, service.policy)
+    except SourceError as exc:
+        raise invalid(FieldProblem(field="source.url", message=str(exc))) from exc
+
+
+def _create(service: Service, caller: Caller, job: Job, more: Mapping[str, str]) -> bool:
+    """False when there is such a job already; more: fields of its record."""
     free = room(service.settings, service.roster, caller)
-    record = job.record() | {"request": digest}
+    record = job.record() | dict(more)
     try:
         return service.queue.create_job(job.id, record, tenant=job.tenant, room=free)
     except NoRoom as exc:
@@ -99,7 +128,8 @@ def _questions(settings: Settings, asked: Sequence[QuestionRequest] | None) -> t
     questions: list[Question] = []
     for question in asked:
         name = question.id or free_id([*taken, *(made.id for made in questions)])
-        questions.append(Question(id=name, prompt=question.prompt))
+        prompt = question.prompt or settings.question
+        questions.append(Question(id=name, prompt=prompt, when=question.when))
     return tuple(questions)
 
 
@@ -110,7 +140,12 @@ def free_id(taken: Sequence[str]) -> str:
 
 def _job_settings(settings: Settings, request: JobRequest) -> JobSettings:
     default = settings.job
-    given = {"fps": request.fps, "chunk_s": request.chunk_s}
+    given = {
+        "fps": request.fps,
+        "chunk_s": request.chunk_s,
+        "live": request.source.live,
+        "behind_s": request.source.behind_s,
+    }
     source = default.source.model_dump() | {k: v for k, v in given.items() if v is not None}
     keyframes = request.keyframes.model_dump(exclude_unset=True) if request.keyframes else {}
     pipeline = default.pipeline if request.pipeline is None else tuple(request.pipeline)

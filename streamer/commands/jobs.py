@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal
 
 import typer
 
 from streamer.adapters.clock import SYSTEM_CLOCK
 from streamer.commands.connection import Job, Jobs, Token, Url, connect
 from streamer.commands.ending import FAILED, OK, one_sentence, say
-from streamer.commands.options import ChunkS, Fps, Json, Pipeline, operators
-from streamer.errors import ServiceError
+from streamer.commands.options import Asking, ChunkS, Fps, Json, Live, Pipeline, operators
+from streamer.errors import ConfigError, ServiceError
 from streamer.jobs import JobState
-from streamer.screen import Screen
+from streamer.screen import Screen, errors
 
 if TYPE_CHECKING:
     from streamer.client import Client
 
+Format = Literal["json", "vtt", "srt"]
 GONE = 404
 PATIENCE_S, PAUSE_S = 60.0, 0.5
 
@@ -29,8 +32,10 @@ def submit(
         typer.Argument(metavar="URL", help="URL of a video or stream, or a file of the service's."),
     ],
     question: Annotated[
-        list[str] | None, typer.Option(help="What to ask about every chunk; may be repeated.")
+        list[str] | None, typer.Option(help="What to ask about the video; may be repeated.")
     ] = None,
+    when: Asking = None,
+    live: Live = None,
     fps: Fps = None,
     chunk_s: ChunkS = None,
     pipeline: Pipeline = None,
@@ -54,6 +59,8 @@ def submit(
         made = service.submit(
             os.path.realpath(video) if os.path.isfile(video) else video,
             questions=question or None,
+            when=when,
+            live=live,
             fps=fps,
             chunk_s=chunk_s,
             pipeline=operators(pipeline),
@@ -105,6 +112,79 @@ def jobs(
                 typer.echo(to_json_line(job))
         else:
             paper().print(job_table(list(found)))
+
+
+def ask(
+    job: Job,
+    prompt: Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask.")],
+    start: Annotated[
+        float | None, typer.Option("--from", min=0, help="Media seconds; now if not given.")
+    ] = None,
+    end: Annotated[
+        float | None, typer.Option("--to", min=0, help="Media seconds; up to now if not given.")
+    ] = None,
+    json: Json = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Ask one question about a job, as it is now or as it was.
+
+    It is answered from what is stored; the job goes on meanwhile. What was read for it is said on
+    stderr.
+
+    Example: streamer ask 5f0c9a "Who came in?" --from 60 --to 120
+    """
+    from streamer.views import to_json_line
+
+    with one_sentence(), connect(url, token) as service:
+        answer = service.ask(job, prompt, start, end)
+        typer.echo(to_json_line(answer) if json else answer.text)
+    if not json:
+        errors.print(
+            f"{answer.t0:.1f} – {answer.t1:.1f} s, {answer.visual_tokens} of {answer.dense_tokens} "
+            f"tokens, {answer.latency_ms / 1e3:.1f} s",
+            markup=False,
+        )
+
+
+def export(
+    job: Job,
+    format: Annotated[Format, typer.Option(help="json, vtt (WebVTT) or srt (SubRip).")] = "vtt",
+    start: Annotated[float | None, typer.Option("--from", min=0, help="Media seconds.")] = None,
+    end: Annotated[float | None, typer.Option("--to", min=0, help="Media seconds.")] = None,
+    question: Annotated[
+        str | None, typer.Option(help="Only the answers to this one, by id.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="New file; stdout if not given.")
+    ] = None,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Write what was said of a video as subtitles, or as JSON.
+
+    Example: streamer export 5f0c9a --format srt --out video.srt
+    """
+    with one_sentence(), connect(url, token) as service, _file(out) as file:
+        for piece in service.export(job, format, t0=start, t1=end, question=question):
+            file.write(piece)
+
+
+@contextmanager
+def _file(path: Path | None) -> Iterator[BinaryIO]:
+    """Where a file's bytes go. One that is cut short is not left behind."""
+    if path is None:
+        yield typer.get_binary_stream("stdout")
+        return
+    try:
+        with path.open("xb") as file:
+            try:
+                yield file
+            except BaseException:
+                path.unlink()
+                raise
+    except OSError as exc:
+        raise ConfigError(f"--out {path} cannot be written: {exc.strerror}") from exc
 
 
 def cancel(job: Jobs, url: Url = None, token: Token = None) -> None:

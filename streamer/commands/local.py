@@ -9,16 +9,19 @@ import typer
 from streamer.checkpoint import resolve
 from streamer.commands.ending import FAILED, OK, one_sentence
 from streamer.commands.options import (
+    Asking,
     ChunkS,
     Config,
     Fps,
     Json,
+    Live,
     Pipeline,
     check_chunk,
     operators,
     overrides,
 )
 from streamer.config import LogSettings, Settings, load
+from streamer.jobs import When
 from streamer.log import configure
 from streamer.screen import Screen
 
@@ -27,10 +30,15 @@ QUIET = LogSettings(level="warning")
 
 def caption(
     url: Annotated[
-        str, typer.Argument(metavar="URL", help="File path, file:, http: or https: URL of a video.")
+        str,
+        typer.Argument(
+            metavar="URL", help="File path, or file:, http:, https:, rtsp: or rtmp: URL of a video."
+        ),
     ],
     json: Json = False,
-    question: Annotated[str | None, typer.Option(help="What to ask about every chunk.")] = None,
+    question: Annotated[str | None, typer.Option(help="What to ask about the video.")] = None,
+    when: Asking = None,
+    live: Live = None,
     fps: Fps = None,
     chunk_s: ChunkS = None,
     pipeline: Pipeline = None,
@@ -42,7 +50,8 @@ def caption(
 ) -> None:
     """Caption a video, from its URL to its last event, on this machine.
 
-    Exits 0 only if every chunk got a caption (or was truly without pictures).
+    Exits 0 only if every chunk got a caption (or was truly without pictures). A live source is
+    connected to again and again, until Ctrl-C.
 
     Example: streamer caption video.mp4 --json --question "How many things move?"
     """
@@ -51,6 +60,7 @@ def caption(
         given = {
             "source.fps": fps,
             "source.chunk_s": chunk_s,
+            "source.live": live,
             "model.name": model,
             "pipeline": operators(pipeline),
             "question": question,
@@ -58,7 +68,7 @@ def caption(
         }
         settings = load(config, overrides(given))
         with Screen(json=json, fps=settings.source.fps) as screen:
-            code = _caption(url, settings, screen)
+            code = _caption(url, settings, screen, when or "every")
     raise typer.Exit(code)
 
 
@@ -81,15 +91,19 @@ def demo(json: Json = False) -> None:
     raise typer.Exit(code)
 
 
-def _caption(url: str, settings: Settings, screen: Screen) -> int:
+def _caption(url: str, settings: Settings, screen: Screen, when: When = "every") -> int:
     check(url, settings)
     from streamer.local import LocalRun
 
-    with LocalRun(url, settings, told=screen.told) as run:
+    with LocalRun(url, settings, told=screen.told, when=when) as run:
         bad = 0
-        for event in run.events():
-            bad += event.event not in ("caption", "unchanged", "gap")
-            screen.show(event)
+        try:
+            for event in run.events():
+                bad += event.event in ("error", "skipped")
+                screen.show(event)
+        except KeyboardInterrupt:
+            screen.finish(None)
+            raise
         error = run.status().error
     if not screen.events and not error:
         error = "the source gave nothing to caption"
@@ -100,9 +114,12 @@ def _caption(url: str, settings: Settings, screen: Screen) -> int:
 def check(url: str, settings: Settings) -> None:
     """Refuses at the border, before anything is started, what cannot work.
 
+    A live source may be away just now; it is waited for.
+
     Raises ConfigError, ModelError, SourceError.
     """
-    from streamer.sources import absolute, open_source
+    from streamer.sources import TRUSTING, Limits, absolute, open_source
+    from streamer.sources.live import is_live
 
     source = settings.source
     resolve(settings.model.name)
@@ -110,5 +127,7 @@ def check(url: str, settings: Settings) -> None:
         from streamer.core.pipeline import build_pipeline  # imports torch: only when needed
 
         build_pipeline(settings.pipeline)
+    if is_live(absolute(url), source.live, limits=Limits(), policy=TRUSTING):
+        return
     with open_source(absolute(url), fps=source.fps) as opened:
         check_chunk(opened.info, source)

@@ -9,6 +9,7 @@ import typer
 import yaml
 
 from streamer.errors import ConfigError
+from streamer.jobs import When
 
 if TYPE_CHECKING:
     from streamer.config import SourceSettings
@@ -19,6 +20,16 @@ Config = Annotated[Path | None, typer.Option("--config", help="YAML file of sett
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
 Fps = Annotated[float | None, typer.Option("--fps", help="Sampled frames per second.")]
 ChunkS = Annotated[float | None, typer.Option("--chunk-s", help="Media seconds per chunk.")]
+Asking = Annotated[
+    When | None,
+    typer.Option(
+        "--when", help="Ask about every chunk, or only when what is seen changes (on_change)."
+    ),
+]
+Live = Annotated[
+    bool | None,
+    typer.Option(help="Whether it goes on unread, for ever; found out if not given."),
+]
 Pipeline = Annotated[
     str | None,
     typer.Option(
