@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from streamer.actors.caption import CaptionWorker
-from streamer.actors.decode import DecodeWorker, End, Failure, Reading
+from streamer.actors.decode import DecodeWorker, End, Failure, NotYet, Reading
 from streamer.actors.tokenize import TokenizeWorker, encoder_for
 from streamer.adapters.clock import SystemClock
 from streamer.adapters.memory_queue import MemoryQueue
@@ -25,11 +25,13 @@ class DirectDecoder:
     def use(self, worker: str | None) -> None:
         pass
 
-    def ready(self, start_s: float) -> bool:
+    def ready(self, start_s: float, wall_s: float | None = None) -> bool:
         return True
 
-    def read(self, start_s: float) -> FrameChunk | End | Failure:
-        return self.worker.read(self.reading, start_s)
+    def read(self, start_s: float, wall_s: float | None = None) -> FrameChunk | End | Failure:
+        while isinstance(read := self.worker.read(self.reading, start_s, wall_s), NotYet):
+            pass
+        return read
 
     def close(self) -> None:
         self.worker.close(self.reading.job)

@@ -20,7 +20,7 @@ from streamer.adapters.redis_roster import RedisRoster
 from streamer.adapters.redis_server import EmbeddedRedis
 from streamer.config import JobSettings
 from streamer.events import Event, decode_chunk_events
-from streamer.jobs import Job, JobStatus, Question, read_status
+from streamer.jobs import Job, JobStatus, Question, When, read_status
 from streamer.workers import WorkerReport
 
 QUESTION = "Describe what happens."
@@ -32,9 +32,9 @@ class Service:
     def __init__(self, redis: EmbeddedRedis, environment: dict[str, str]) -> None:
         self.redis = redis
         self.environment = environment
-        client = connect(redis.url)
-        self.queue = RedisQueue(client)
-        self.roster = RedisRoster(client)
+        self.client = connect(redis.url)
+        self.queue = RedisQueue(self.client)
+        self.roster = RedisRoster(self.client)
         self.keeper: subprocess.Popen[bytes] | None = None
 
     def start_keeper(self) -> None:
@@ -42,6 +42,7 @@ class Service:
         self.keeper = subprocess.Popen(
             [sys.executable, "-m", "streamer", "worker"],
             env={**os.environ, **self.environment, "STREAMER__QUEUE__URL": self.redis.url},
+            stdout=2,  # Ray prints what its workers log, and a benchmark's stdout is its result
             start_new_session=True,
         )
 
@@ -55,13 +56,20 @@ class Service:
                 self.keeper.wait()
             self.keeper = None
 
-    def submit(self, url: str | Path, *prompts: str, tenant: str = "local", **settings: Any) -> str:
+    def submit(
+        self,
+        url: str | Path,
+        *prompts: str,
+        tenant: str = "local",
+        when: When = "every",
+        **settings: Any,
+    ) -> str:
         """A job in the queue; its id."""
         asked = prompts or (QUESTION,)
         job = Job(
             id=f"test-{uuid.uuid4().hex[:8]}",
             url=str(url),
-            questions=tuple(Question(id=f"q{n}", prompt=p) for n, p in enumerate(asked)),
+            questions=tuple(Question(id=f"q{n}", prompt=p, when=when) for n, p in enumerate(asked)),
             settings=JobSettings.model_validate(settings),
             tenant=tenant,
             created_at=time.time(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -54,7 +55,7 @@ def test_a_lost_node_loses_nothing(cluster: Cluster, running: Service, demo_file
     running.wait_ready(WORKERS)
     homes = {name: node_of(report.pid) for name, report in running.workers().items()}
     assert len({homes[name] for name in WORKERS}) >= 2
-    slowly = {"source": {"fps": 2, "chunk_s": 0.5, "ahead": 4}}
+    slowly: dict[str, Any] = {"source": {"fps": 2, "chunk_s": 0.5, "ahead": 4}}
     jobs = [running.submit(demo_file, tenant=f"tenant{n % 2}", **slowly) for n in range(4)]
     running.wait(lambda: running.said(jobs[0]) >= 5, "the fifth caption")
     placed = running.roster.placements()

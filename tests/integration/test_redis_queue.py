@@ -18,6 +18,7 @@ from redis.client import Pipeline
 from streamer.adapters.clock import ManualClock
 from streamer.adapters.memory_queue import MemoryQueue
 from streamer.adapters.queue import Entry, Queue, Room
+from streamer.adapters.redis_calls import RedisCalls
 from streamer.adapters.redis_client import address, connect
 from streamer.adapters.redis_queue import RedisQueue, job_key, stream_key
 from streamer.adapters.redis_server import EmbeddedRedis
@@ -118,15 +119,44 @@ class TestRedisQueue(QueueContract):
             with pytest.raises(QueueError, match=r"refused to .*WRONGTYPE"):
                 call()
 
-    def test_a_full_server_is_a_clear_error(self, queue: Queue, client: redis.Redis) -> None:
+    def test_a_full_server_is_waited_for_then_a_clear_error(
+        self, queue: Queue, client: redis.Redis
+    ) -> None:
         queue.create_job("cam", RECORD)
         client.config_set("maxmemory", 1)
+        impatient = RedisQueue(client, retry_for_s=0.1)
         try:
             with pytest.raises(QueueError, match=r"is full and could not append entry 1"):
-                queue.append("cam", "tokens", 1, numbered(1))
+                impatient.append("cam", "tokens", 1, numbered(1))
             assert queue.read("cam", "tokens", after=0) == []
+            # When there is room again, then who waited goes on
+            with ThreadPoolExecutor(1) as pool:
+                waiting = pool.submit(queue.append, "cam", "tokens", 1, numbered(1))
+                time.sleep(0.05)  # so that it was refused; right in either case
+                client.config_set("maxmemory", 0)
+                assert waiting.result(10) == "written"
         finally:
             client.config_set("maxmemory", 0)
+
+    def test_a_large_entry_stays_in_redis(self, queue: Queue, client: redis.Redis) -> None:
+        # Given entries that are large, more of them than are looked at in one go
+        queue.create_job("cam", RECORD)
+        for number in range(1, 8):
+            fields = {"head": b"small", "body": bytes(1 << 20)}
+            queue.append("cam", "tokens", number, fields)
+
+        def sent() -> int:
+            return int(client.info("stats")["total_net_output_bytes"])
+
+        # When their ends and their heads are asked for, then little is sent
+        before = sent()
+        assert (queue.first("cam", "tokens"), queue.last("cam", "tokens")) == (1, 7)
+        outlines = queue.outlines("cam", "tokens", "head", after=0)
+        assert 1 < len(outlines) < 7
+        outlines += queue.outlines("cam", "tokens", "head", after=outlines[-1].entry.number)
+        assert [outline.entry.number for outline in outlines] == list(range(1, 8))
+        assert {outline.size for outline in outlines} == {(1 << 20) + len("headsmallbody")}
+        assert sent() - before < 100_000
 
 
 def outcome(queue: Queue, method: str, *args: Any, **kwargs: Any) -> object:
@@ -159,12 +189,14 @@ def test_redis_and_memory_agree_on_random_calls(client: redis.Redis) -> None:
             ("read_back", at, {"before": n, "count": 3}),
             ("read_back", at, {}),
             ("entry", (*at, n), {}),
+            ("outlines", (*at, "head"), {"after": n, "count": 3}),
+            ("outlines", (*at, "nothing"), {"after": n - 3}),
             ("first", at, {}),
             ("last", at, {}),
             ("length", at, {}),
             ("trim", at, {"before": n - 5}),
         ]
-        weights = [1, 4, 2, 1, 2, 1, 2, 1, 12, 4, 2, 2, 2, 2, 2, 2, 2, 2]
+        weights = [1, 4, 2, 1, 2, 1, 2, 1, 12, 4, 2, 2, 2, 2, 1, 1, 2, 2, 2, 2]
         method, args, kwargs = draw.choices(calls, weights=weights)[0]
         expected = outcome(memory, method, *args, **kwargs)
         assert outcome(on_redis, method, *args, **kwargs) == expected, f"step {step}: {method}"
@@ -181,6 +213,57 @@ def test_an_address_where_nothing_listens_is_named_within_the_limit() -> None:
     assert "tried for 30 s" in str(e.value)
     assert "secret" not in str(e.value)
     assert clock.monotonic() == pytest.approx(30)
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        redis.ResponseError("MISCONF Errors writing to the AOF file: No space left on device"),
+        redis.ResponseError("Command # 1 (HSET a b) of pipeline caused error: MISCONF Redis is …"),
+        redis.ResponseError("BUSY Redis is busy running a script."),
+        redis.ResponseError("NOREPLICAS Not enough good replicas to write."),
+        redis.OutOfMemoryError("command not allowed when used memory > 'maxmemory'."),
+        redis.ReadOnlyError("You can't write against a read only replica."),
+        redis.BusyLoadingError("Redis is loading the dataset in memory"),
+        redis.exceptions.MasterDownError("Link with MASTER is down"),
+    ],
+    ids=lambda refusal: f"{type(refusal).__name__} {str(refusal)[:9]}",
+)
+def test_a_refusal_that_passes_is_waited_for(refusal: redis.RedisError) -> None:
+    clock, refusals = ManualClock(), [refusal] * 5
+
+    def command() -> str:
+        if refusals:
+            raise refusals.pop()
+        return "done"
+
+    with connect("redis://127.0.0.1:1/0") as client:
+        calls = RedisCalls(client, retry_for_s=30, clock=clock)
+        # When it passes, then the command is done
+        assert calls("write", command) == "done"
+        assert 0 < clock.monotonic() < 2
+        # When it does not, then it is told
+        refusals += [refusal] * 1000
+        with pytest.raises(QueueError, match=r"^Redis at 127\.0\.0\.1:1 .*could not write"):
+            calls("write", command)
+        assert 30 < clock.monotonic() < 33
+
+
+@pytest.mark.parametrize(
+    "refusal", ["WRONGTYPE Operation against", "BUSYKEY Target", "ERR MISCONF"]
+)
+def test_a_refusal_that_stays_is_told_at_once(refusal: str) -> None:
+    clock = ManualClock()
+
+    def command() -> None:
+        raise redis.ResponseError(refusal)
+
+    with (
+        connect("redis://127.0.0.1:1/0") as client,
+        pytest.raises(QueueError, match=r"refused to write"),
+    ):
+        RedisCalls(client, retry_for_s=30, clock=clock)("write", command)
+    assert clock.monotonic() == 0
 
 
 def test_a_wrong_password_is_told_at_once(server: EmbeddedRedis) -> None:

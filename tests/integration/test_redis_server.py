@@ -200,3 +200,50 @@ def test_the_server_is_looked_for_in_order(tmp_path: Path, monkeypatch: pytest.M
     in_path.unlink()
     with pytest.raises(QueueError, match=r"\(none in PATH\): install Redis"):
         find_server()
+
+
+def test_what_a_dead_server_left_half_written_is_removed(tmp_path: Path) -> None:
+    # Given a log, and what two servers were writing when they died
+    with EmbeddedRedis(tmp_path) as server, connect(server.url) as client:
+        client.set("a", "1")
+    left = [tmp_path / name for name in ("temp-rewriteaof-7.aof", "temp-rewriteaof-bg-7.aof")]
+    for path in left:
+        path.write_text("half")
+    (tmp_path / "temp-notes.txt").write_text("somebody's")
+    # When a server starts, then it is gone, and nothing else
+    with EmbeddedRedis(tmp_path) as server, connect(server.url) as client:
+        assert client.get("a") == b"1"
+        assert not any(path.exists() for path in left)
+        assert (tmp_path / "temp-notes.txt").exists()
+
+
+def test_a_log_that_ends_in_the_middle_of_a_write_is_read_up_to_there(tmp_path: Path) -> None:
+    with EmbeddedRedis(tmp_path) as server, connect(server.url) as client:
+        client.set("a", "1")
+        client.set("b", "2")
+        os.kill(server.pid, signal.SIGKILL)
+        assert eventually(lambda: not server.running)
+        log = max(tmp_path.rglob("*.aof"), key=lambda path: path.stat().st_size)
+        os.truncate(log, log.stat().st_size - 3)
+        server.restart()
+        assert connect(server.url).mget("a", "b") == [b"1", None]
+
+
+def test_a_log_of_the_past_is_rewritten_at_the_start(tmp_path: Path) -> None:
+    def log_bytes() -> int:
+        return sum(path.stat().st_size for path in tmp_path.rglob("*.aof"))
+
+    # Given a log of much that is no more, of a server that ended before it came to rewrite it
+    with EmbeddedRedis(tmp_path) as server, connect(server.url) as client:
+        client.config_set("auto-aof-rewrite-percentage", 0)
+        client.set("kept", "1")
+        for _ in range(9):
+            client.set("a", bytes(10 << 20))
+        client.delete("a")
+        os.kill(server.pid, signal.SIGKILL)
+        assert eventually(lambda: not server.running)
+        assert log_bytes() > 90 << 20
+        # When it is started again, then the log is of what there is
+        server.restart()
+        assert eventually(lambda: log_bytes() < 1 << 20)
+        assert connect(server.url).get("kept") == b"1"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
@@ -13,7 +16,9 @@ from streamer.adapters.redis_client import connect
 from streamer.adapters.redis_queue import RedisQueue
 from streamer.adapters.redis_server import EmbeddedRedis
 from streamer.api.serve import ApiServer
-from streamer.events import Event, encode_chunk_events
+from streamer.events import Event, Totals, encode_chunk_events
+from streamer.jobs import Question
+from streamer.workers import Progress, SourceState, WorkerReport
 from tests.integration.api_running import running, settings_for, until
 from tests.integration.browser import Page, browser
 from tests.integration.cutting_proxy import CuttingProxy
@@ -112,7 +117,14 @@ def test_captions_are_text_and_every_kind_of_event_is_shown(
 ) -> None:
     make_job(queue)
     queue.append("cam", "events", 1, encode_chunk_events([caption("cam", 1, text=EVIL)]))
-    kinds = (("unchanged", None), ("gap", EVIL), ("skipped", "trimmed"), ("error", EVIL))
+    kinds = (
+        ("unchanged", None),
+        ("seen", None),
+        ("gap", EVIL),
+        ("skipped", "trimmed"),
+        ("level", EVIL),
+        ("error", EVIL),
+    )
     for chunk, (kind, reason) in enumerate(kinds, 2):
         event = Event(
             id=f"{chunk}-0",
@@ -123,6 +135,7 @@ def test_captions_are_text_and_every_kind_of_event_is_shown(
             t1=3600.0 + 2.0 * chunk,
             question="default" if kind == "unchanged" else None,
             reason=reason,
+            level=2 if kind == "level" else None,
         )
         queue.append("cam", "events", chunk, encode_chunk_events([event]))
     queue.update_job("cam", {"error": EVIL})
@@ -137,13 +150,57 @@ def test_captions_are_text_and_every_kind_of_event_is_shown(
     assert page.js(f"{rows}.map((row) => row.querySelector('.text').textContent)") == [
         EVIL,
         "unchanged",
-        EVIL,
-        "trimmed",
+        "seen",
+        f"no pictures for 1:00:02: {EVIL}",
+        "skipped 1:00:02: trimmed",
+        f"level 2: {EVIL}",
         EVIL,
     ]
     assert page.js(f"{rows}[1].querySelector('.time').textContent") == "00:02 – 1:00:04"
     assert text(page, "failed") == EVIL
     assert page.js("document.querySelectorAll('img, #job script').length") == 0
+    assert page.js("window.hacked === undefined")
+    assert page.complaints == []
+
+
+def test_a_live_job_shows_whether_it_is_connected_and_how_far_behind(
+    api: ApiServer, queue: Queue, page: Page
+) -> None:
+    # Given a live job that is thinned out, and whose last picture is some seconds old
+    question = Question(id="default", prompt="What moves?", when="on_change")
+    make_job(queue, questions=(question,))
+    queue.update_job("cam", {"state": "running", "live": "1"})
+    roster = api.service.roster
+
+    def report(source: SourceState) -> None:
+        for kind in ("decode", "tokenize"):
+            level = 2 if kind == "tokenize" else 0
+            at = {"cam": Progress(chunk=2, t1=4.0, source=source, level=level)}
+            roster.report(WorkerReport(name=f"{kind}-1", kind=kind, boot="a", beat=1, jobs=at))
+
+    def say(chunk: int, age_s: float) -> None:
+        wall = datetime.fromtimestamp(time.time() - age_s, UTC).isoformat()
+        event = replace(caption("cam", chunk), wall0=wall, wall1=wall)
+        totals = Totals(chunks=chunk, captions=1, unchanged=4, asked=1, gaps=3)
+        queue.append("cam", "events", chunk, encode_chunk_events([event], totals))
+
+    report(SourceState(connected=True))
+    say(1, 7.0)
+    page.open(f"{api.url}/?job=cam")
+    # Then it says so, and counts on
+    page.until("document.querySelector('#live .good')?.textContent === 'connected'")
+    page.until("/([7-9]|1\\d)\\.\\d s behind/.test(document.getElementById('live').textContent)")
+    shown = text(page, "live")
+    for part in ("level 2", "3 × interrupted", "asked 1 of 5 times"):
+        assert part in shown
+    assert text(page, "asked") == "What moves? (on change)"
+    # When its source is lost
+    report(SourceState(connected=False, reason=EVIL))
+    say(2, 7.0)
+    # Then it says why
+    lost = f"reconnecting: {EVIL}"
+    page.until(f"document.querySelector('#live .lost')?.textContent === {json.dumps(lost)}")
+    assert "behind" not in text(page, "live")
     assert page.js("window.hacked === undefined")
     assert page.complaints == []
 

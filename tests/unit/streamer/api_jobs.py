@@ -9,10 +9,13 @@ from typing import Any
 from fastapi.testclient import TestClient
 
 from streamer.adapters.clock import SYSTEM_CLOCK, Clock
+from streamer.adapters.memory_asks import MemoryAsks
 from streamer.adapters.memory_queue import MemoryQueue
 from streamer.adapters.memory_roster import MemoryRoster
+from streamer.adapters.memory_uploads import MemoryUploads
 from streamer.adapters.queue import Queue
 from streamer.api.app import create_app
+from streamer.api.service import PastEvents
 from streamer.config import Settings
 from streamer.events import Event, Totals, encode_chunk_events, event_id
 from streamer.jobs import Job, Question
@@ -34,10 +37,21 @@ class Api:
     settings: Settings = field(default_factory=Settings)
     queue: Queue = field(default_factory=MemoryQueue)
     roster: MemoryRoster = field(default_factory=MemoryRoster)
+    asks: MemoryAsks = field(default_factory=MemoryAsks)
+    uploads: MemoryUploads = field(default_factory=MemoryUploads)
+    archive: PastEvents | None = None
     clock: Clock = SYSTEM_CLOCK
 
     def __post_init__(self) -> None:
-        self.app = create_app(self.settings, self.queue, self.roster, clock=self.clock)
+        self.app = create_app(
+            self.settings,
+            self.queue,
+            self.roster,
+            asks=self.asks,
+            uploads=self.uploads,
+            archive=self.archive,
+            clock=self.clock,
+        )
         self.client = self.as_("")
 
     def as_(self, token: str) -> TestClient:

@@ -62,10 +62,10 @@ class FakeDecoder:
     def use(self, worker: str | None) -> None:
         self.used.append(worker)
 
-    def ready(self, start_s: float) -> bool:
+    def ready(self, start_s: float, wall_s: float | None = None) -> bool:
         return self.is_ready
 
-    def read(self, start_s: float) -> FrameChunk | End | Failure:
+    def read(self, start_s: float, wall_s: float | None = None) -> FrameChunk | End | Failure:
         return next((c for c in self.chunks if c.t0 >= start_s - 1e-6), self.end)
 
     def close(self) -> None:

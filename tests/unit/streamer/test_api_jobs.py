@@ -6,16 +6,29 @@ import json
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from streamer.adapters.clock import ManualClock
 from streamer.config import DEFAULT_PIPELINE, Settings
+from streamer.events import Totals, encode_chunk_events
 from streamer.jobs import Question, read_job
 from streamer.views import JobPage, JobView, reader
-from streamer.workers import Placement, Progress, WorkerReport
-from tests.unit.streamer.api_jobs import ALICE, BOB, TOKENS, URL, Api, api, finish, make_job, write
+from streamer.workers import Placement, Progress, SourceState, WorkerReport
+from tests.unit.streamer.api_jobs import (
+    ALICE,
+    BOB,
+    TOKENS,
+    URL,
+    Api,
+    api,
+    caption,
+    finish,
+    make_job,
+    write,
+)
 
 SCHEMAS = {
     "rlt": {
@@ -59,7 +72,7 @@ def test_a_job_is_made_with_the_defaults() -> None:
         "fps": 2.0,
         "chunk_s": 2.0,
         "pipeline": [DEFAULT_PIPELINE],
-        "questions": [{"id": "default", "prompt": "What moves?"}],
+        "questions": [{"id": "default", "prompt": "What moves?", "when": "every"}],
     }
     record = here.queue.job(view["id"])
     assert record
@@ -76,19 +89,26 @@ def test_a_job_chooses_for_itself() -> None:
         chunk_s=0.5,
         pipeline=[],
         keyframes={"interval_s": 8},
-        questions=[{"prompt": "  a  "}, {"id": "q1", "prompt": "b"}, {"prompt": "c"}],
+        source={"url": URL, "live": True, "behind_s": 5},
+        questions=[
+            {"prompt": "  a  "},
+            {"id": "q1", "prompt": "b", "when": "on_change"},
+            {"prompt": "c", "when": "every"},
+        ],
     ).json()
     record = here.queue.job(view["id"])
     assert record
     job = read_job(view["id"], record)
     assert (job.settings.source.fps, job.settings.source.chunk_s) == (4.0, 0.5)
     assert job.settings.source.ahead == here.settings.source.ahead
+    assert (job.settings.source.live, job.settings.source.behind_s) == (True, 5.0)
+    assert view["live"] is True
     assert job.settings.pipeline == ()
     default = here.settings.keyframes
     assert job.settings.keyframes == default.model_copy(update={"interval_s": 8.0})
     assert job.questions == (
         Question(id="q2", prompt="a"),
-        Question(id="q1", prompt="b"),
+        Question(id="q1", prompt="b", when="on_change"),
         Question(id="q3", prompt="c"),
     )
 
@@ -101,7 +121,10 @@ def test_a_job_chooses_for_itself() -> None:
         ({"source": {"url": "file:///etc/passwd"}}, "source.url", "fetch.allow_paths"),
         ({"source": {"url": "http://127.0.0.1/v.mp4"}}, "source.url", "fetch.allow_networks"),
         ({"source": {"url": "gopher://a/b"}}, "source.url", "'gopher' is not supported"),
-        ({"questions": []}, "questions", "at least 1 item"),
+        ({"source": {"url": URL, "live": 1}}, "source.live", "valid boolean"),
+        ({"source": {"url": URL, "behind_s": 0}}, "source.behind_s", "greater than 0"),
+        ({"source": {"url": f"upload:{'0' * 32}"}}, "source.url", "'upload' is not supported"),
+        ({"questions": [{"prompt": "x", "when": "never"}]}, "questions.0.when", "'on_change'"),
         ({"questions": [{"prompt": " \n"}]}, "questions.0.prompt", "at least 1 character"),
         ({"questions": [{"prompt": "x" * 2001}]}, "questions.0.prompt", "at most 2000"),
         ({"questions": [{"prompt": "\ud800"}]}, "questions.0.prompt", "valid string"),
@@ -146,8 +169,8 @@ def test_what_is_wrong_is_named_by_its_field(
 
 
 def test_all_that_is_wrong_is_told_at_once() -> None:
-    told = errors(api().submit(fps=-1, questions=[{"prompt": ""}, {}], x=1))
-    assert set(told) == {"fps", "questions.0.prompt", "questions.1.prompt", "x"}
+    told = errors(api().submit(fps=-1, questions=[{"prompt": ""}, {"id": ""}], x=1))
+    assert set(told) == {"fps", "questions.0.prompt", "questions.1.id", "x"}
 
 
 def test_numbers_that_json_has_not_are_refused() -> None:
@@ -162,6 +185,20 @@ def test_before_the_first_worker_an_operator_only_needs_a_name() -> None:
     here = api()
     assert here.submit(pipeline=[{"name": "whatever", "x": 1}]).status_code == 201
     assert "pipeline.0.name" in errors(here.submit(pipeline=[{"x": 1}]))
+
+
+def test_a_job_may_ask_nothing() -> None:
+    here = api()
+    view = here.submit(questions=[]).json()
+    assert view["questions"] == []
+
+
+def test_a_question_without_words_is_the_services_own() -> None:
+    here = Api(Settings(question="What moves?"))
+    view = here.submit(questions=[{"when": "on_change"}]).json()
+    assert view["questions"] == [{"id": "q1", "prompt": "What moves?", "when": "on_change"}]
+    path = f"/v1/jobs/{view['id']}/questions"
+    assert here.client.post(path, json={"id": "again"}).json()["prompt"] == "What moves?"
 
 
 def test_a_url_is_shown_without_credentials() -> None:
@@ -312,6 +349,64 @@ def test_a_view_tells_how_far_a_job_is_and_what_it_saves() -> None:
     assert set(json.loads(body)) == set(JobView.__dataclass_fields__)
 
 
+def test_a_live_job_tells_of_its_source_and_of_its_level() -> None:
+    # Given a live job whose last picture was captioned three seconds after it was taken
+    here = Api(clock=ManualClock())
+    make_job(here.queue)
+    here.queue.update_job("cam", {"state": "running"})
+    wall = datetime.fromtimestamp(here.clock.now() - 3, UTC).isoformat()
+    event = replace(caption("cam", 2), wall0=wall, wall1=wall)
+    totals = Totals(chunks=2, captions=1, unchanged=3, asked=4, gaps=1, skipped=2, levels=5, t1=4.0)
+    here.queue.append("cam", "events", 2, encode_chunk_events([event], totals))
+    source = SourceState(connected=True, pid=7, rss_bytes=9)
+
+    def report(source: SourceState | None) -> None:
+        decoding = {"cam": Progress(chunk=0, t1=6.0, source=source)}
+        tokenizing = {"cam": Progress(chunk=2, t1=4.5, level=2)}
+        for kind, at in (("decode", decoding), ("tokenize", tokenizing)):
+            name = f"{kind}-1"
+            here.roster.report(WorkerReport(name=name, kind=kind, boot="a", beat=1, jobs=at))
+
+    def seen(*names: str) -> tuple[Any, ...]:
+        view = here.client.get("/v1/jobs/cam").json()
+        return tuple(view[name] for name in names)
+
+    # When its source is connected, then it is as far behind as its last picture is old
+    report(source)
+    assert seen("live", "connected", "source_error", "lag_s", "level") == (True, True, None, 3.0, 2)
+    counted = seen("unchanged", "asked", "reconnects", "gaps", "skipped", "levels")
+    assert counted == (3, 4, 1, 1, 2, 5)
+    # When it is not, then it says why, and is behind what it has
+    report(replace(source, connected=False, reason="the server is silent"))
+    assert seen("connected", "source_error", "lag_s") == (False, "the server is silent", 0.5)
+    # When it is over, then nobody is connected to it
+    finish(here.queue, "cam")
+    assert seen("live", "connected", "source_error") == (True, None, None)
+
+
+@pytest.mark.parametrize(
+    ("url", "source", "live"),
+    [(URL, None, False), (URL, SourceState(connected=True), True), ("rtsp://h/1", None, True)],
+)
+def test_who_decodes_a_source_knows_whether_it_is_live(
+    url: str, source: SourceState | None, live: bool
+) -> None:
+    here = api()
+    make_job(here.queue, url=url)
+    at = {"cam": Progress(chunk=0, t1=0.0, source=source)}
+    here.roster.report(WorkerReport(name="decode-1", kind="decode", boot="a", beat=1, jobs=at))
+    assert here.client.get("/v1/jobs/cam").json()["live"] is live
+
+
+def test_a_gap_of_a_file_is_no_reconnection() -> None:
+    here = api()
+    make_job(here.queue)
+    totals = Totals(chunks=1, gaps=1)
+    here.queue.append("cam", "events", 1, encode_chunk_events([caption("cam", 1)], totals))
+    view = here.client.get("/v1/jobs/cam").json()
+    assert (view["live"], view["gaps"], view["reconnects"]) == (False, 1, 0)
+
+
 def test_a_lag_nobody_knows_is_null() -> None:
     here = api()
     make_job(here.queue)
@@ -385,6 +480,18 @@ def test_a_job_is_paused_and_resumed_however_often() -> None:
         answer = here.client.post(f"/v1/jobs/cam/{verb}")
         assert answer.status_code == 409
         assert "has ended" in answer.json()["detail"]
+
+
+def test_a_keyframe_is_asked_for_as_often_as_one_likes() -> None:
+    here = api()
+    make_job(here.queue)
+    for asked in ("1", "2"):
+        answer = here.client.post("/v1/jobs/cam/keyframe")
+        assert (answer.status_code, answer.text) == (202, "null")
+        assert (here.queue.job("cam") or {})["keyframes"] == asked
+    finish(here.queue, "cam")
+    assert here.client.post("/v1/jobs/cam/keyframe").status_code == 409
+    assert here.client.post("/v1/jobs/none/keyframe").status_code == 404
 
 
 def test_what_the_service_says_of_itself_is_what_clients_read() -> None:

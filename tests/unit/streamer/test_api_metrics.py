@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from dataclasses import replace
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from streamer.config import Settings
-from streamer.workers import CONTROLLER, LATENCY_BUCKETS_S, Progress, WorkerReport
+from streamer.workers import CONTROLLER, LATENCY_BUCKETS_S, Progress, SourceState, WorkerReport
 from tests.unit.streamer.api_jobs import Api, api, finish, make_job, write
 from tests.unit.streamer.test_api_problems import AWAY
 
@@ -23,6 +24,7 @@ REPORT = WorkerReport(
     step_s=0.5,
     latency_s=3.0,
     latencies=(1, 0, 2, *[0] * (len(LATENCY_BUCKETS_S) - 3), 4),
+    batch=2.5,
     jobs={"cam": Progress(chunk=2, t1=4.0)},
 )
 
@@ -30,12 +32,14 @@ REPORT = WorkerReport(
 def scrape(here: Api) -> dict[str, float]:
     """The samples by name and labels, as they are written."""
     text = here.client.get("/metrics").text
-    samples = {}
+    samples: dict[str, float] = {}
     for family in text_string_to_metric_families(text):
         assert family.documentation
         for sample in family.samples:
             labels = ",".join(f"{name}={sample.labels[name]}" for name in sorted(sample.labels))
-            samples[f"{sample.name}{{{labels}}}"] = sample.value
+            name = f"{sample.name}{{{labels}}}"
+            assert name not in samples, name  # Prometheus would refuse all of it
+            samples[name] = sample.value
     return samples
 
 
@@ -49,7 +53,12 @@ def test_jobs_and_workers_are_as_they_stand() -> None:
     finish(here.queue, "old")
     here.roster.report(REPORT)
     here.roster.report(replace(REPORT, name="tokenize-3", kind="tokenize", state="starting"))
+    source = SourceState(connected=False, pid=7, rss_bytes=900, reason="away")
+    live = {"cam": Progress(chunk=0, t1=4.0, source=source)}
+    for n in (1, 2):  # the job has just moved, and both still tell of it
+        here.roster.report(replace(REPORT, name=f"decode-{n}", kind="decode", jobs=live))
     here.roster.report(replace(REPORT, name=CONTROLLER, kind=CONTROLLER))
+    here.roster.publish("retention", json.dumps({"trimmed": 7, "deleted": 2}))
     seen = scrape(here)
     expected = {
         "streamer_redis_up{}": 1,
@@ -66,7 +75,17 @@ def test_jobs_and_workers_are_as_they_stand() -> None:
         "streamer_chunks_total{job=cam}": 2,
         "streamer_workers{kind=caption,state=ready}": 1,
         "streamer_workers{kind=tokenize,state=starting}": 1,
-        "streamer_workers{kind=decode,state=ready}": 0,
+        "streamer_workers{kind=decode,state=ready}": 2,
+        "streamer_source_connected{job=cam}": 0,
+        "streamer_source_resident_bytes{job=cam}": 900,
+        "streamer_level{job=cam}": 0,
+        "streamer_unchanged_total{job=cam}": 0,
+        "streamer_asked_total{job=cam}": 0,
+        "streamer_reconnects_total{job=cam}": 0,
+        "streamer_gaps_total{job=cam}": 0,
+        "streamer_skipped_total{job=cam}": 0,
+        "streamer_levels_total{job=cam}": 0,
+        "streamer_caption_batch{worker=caption-1}": 2.5,
         "streamer_worker_busy_seconds_total{kind=caption,worker=caption-1}": 10,
         "streamer_worker_backlog{kind=caption,worker=caption-1}": 2,
         "streamer_worker_resident_bytes{kind=controller,worker=controller}": 1000,
@@ -76,6 +95,12 @@ def test_jobs_and_workers_are_as_they_stand() -> None:
         "streamer_chunk_latency_seconds_bucket{kind=caption,le=+Inf,worker=caption-1}": 7,
         "streamer_chunk_latency_seconds_sum{kind=caption,worker=caption-1}": 3,
         "streamer_event_subscribers{}": 0,
+        "streamer_entries_trimmed_total{}": 7,
+        "streamer_entries_archived_total{}": 0,
+        "streamer_entries_lost_total{}": 0,
+        "streamer_archive_bytes_total{}": 0,
+        "streamer_archive_failures_total{}": 0,
+        "streamer_jobs_expired_total{}": 2,
     }
     assert {name: seen.get(name) for name in expected} == expected
     assert not any("job=old" in name for name in seen)  # series end with their job

@@ -12,10 +12,12 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
 from jsonschema import Draft202012Validator
+from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from streamer import __version__
 from streamer.api import examples
+from streamer.api.openai_errors import is_openai
 from streamer.api.schemas import JOB_ID
 from streamer.events import Event
 from streamer.sse import MessageParser
@@ -25,7 +27,8 @@ from tests.unit.streamer.api_jobs import ADMIN, TOKENS, api, finish, make_job, w
 EXAMPLES = 50
 """Requests to each operation."""
 
-HERE = api(pools={"caption": {"jobs": 50}}, api={"tokens": TOKENS})
+HERE = api(pools={"caption": {"jobs": 50}}, api={"tokens": TOKENS, "answer_s": 0.01})
+"""Where nobody works, and nothing is waited for."""
 SCHEMA = schemathesis.openapi.from_asgi("/openapi.json", HERE.app)
 
 
@@ -52,9 +55,10 @@ def test_every_answer_is_as_documented(case: schemathesis.Case[Any]) -> None:
     finish(HERE.queue, "done")
     answer = case.call_and_validate(
         headers={"Authorization": f"Bearer {ADMIN}"},
-        excluded_checks=[positive_data_acceptance],  # fields have rules that no schema can tell
+        # fields have rules that no schema can tell, and nobody answers questions in time
+        excluded_checks=[positive_data_acceptance, not_a_server_error],
     )
-    assert answer.status_code < 500
+    assert answer.status_code < 500 or answer.status_code == 504
 
 
 def test_the_document_says_what_it_is_and_how_to_get_in() -> None:
@@ -78,16 +82,19 @@ def test_every_operation_is_described_with_its_refusals() -> None:
             assert len(operation["tags"]) == 1
             answers = operation["responses"]
             assert "403" in answers
+            openai = is_openai(path)
             if path.startswith("/v1"):
                 assert {"401", "503"} <= answers.keys(), (method, path)
             if "{job}" in path:
                 assert {"404", "422"} <= answers.keys(), (method, path)
             if "requestBody" in operation:
-                assert {"400", "413", "415", "422"} <= answers.keys(), (method, path)
+                assert {"400", "413", "415"} <= answers.keys(), (method, path)
+                assert ("422" in answers) is not openai, (method, path)
             for status, answer in answers.items():
                 assert answer["description"] != "Successful Response", (method, path)
                 if int(status) >= 400:
-                    assert list(answer["content"]) == ["application/problem+json"]
+                    kind = "application/json" if openai else "application/problem+json"
+                    assert list(answer["content"]) == [kind], (method, path, status)
 
 
 def test_examples_are_as_the_schemas_say() -> None:
@@ -109,7 +116,7 @@ def test_every_path_and_metric_is_in_the_reference() -> None:
     reference = (Path(__file__).parents[3] / "docs" / "api.md").read_text(encoding="utf-8")
     for path in HERE.app.openapi()["paths"]:
         last = [part for part in path.split("/") if not part.startswith("{")][-1]
-        assert re.search(rf"[/ ]{last}\b", reference), path
+        assert re.search(rf"[/ ]{re.escape(last.partition('.')[0])}\b", reference), path
     for family in (*HERE.app.state.metrics.collect(),):
         name = family.name + ("_total" if family.type == "counter" else "")
         assert name in reference or name.removeprefix("streamer") in reference, name

@@ -20,8 +20,9 @@ def test_questions_come_and_go() -> None:
     path = "/v1/jobs/cam/questions"
     given = here.client.post(path, json={"id": "cars", "prompt": "How many cars?"})
     assert given.status_code == 201
-    assert given.json() == {"id": "cars", "prompt": "How many cars?"}
-    assert here.client.post(path, json={"prompt": "Who?"}).json()["id"] == "q1"
+    assert given.json() == {"id": "cars", "prompt": "How many cars?", "when": "every"}
+    who = here.client.post(path, json={"prompt": "Who?", "when": "on_change"}).json()
+    assert who == {"id": "q1", "prompt": "Who?", "when": "on_change"}
     assert here.client.post(path, json={"prompt": "Where?"}).json()["id"] == "q2"
     assert asked(here) == ["default", "cars", "q1", "q2"]
     assert here.client.delete(f"{path}/q1").status_code == 204
@@ -29,13 +30,14 @@ def test_questions_come_and_go() -> None:
     for name in ("default", "cars", "q1"):
         assert here.client.delete(f"{path}/{name}").status_code == 204
     assert asked(here) == ["q2"]
+    assert here.client.delete(f"{path}/q2").status_code == 204  # then nothing is asked
+    assert asked(here) == []
 
 
 def test_what_cannot_be_is_refused() -> None:
     here = api(api={"max_questions": 2})
     make_job(here.queue)
     path = "/v1/jobs/cam/questions"
-    assert here.client.delete(f"{path}/default").status_code == 409  # the last one
     assert here.client.delete(f"{path}/other").status_code == 404
     assert here.client.post(path, json={"id": "default", "prompt": "x"}).status_code == 409
     assert here.client.post(path, json={"prompt": " "}).status_code == 422

@@ -19,7 +19,7 @@ from streamer.adapters.queue import Entry, Queue, Stream, Written
 from streamer.errors import QueueError
 from streamer.events import Event, Totals, decode_chunk_events, decode_totals
 from streamer.jobs import Job, Question, encode_questions, read_status
-from streamer.language.decoding import Ask, Decoding
+from streamer.language.decoding import Answer, Ask, Decoding, answer
 from streamer.language.session import Session
 from streamer.model import VideoModel
 from streamer.types import FrameChunk
@@ -464,6 +464,8 @@ def test_totals_are_exact(model: VideoModel, tokens: list[Entry]) -> None:
         assert totals == Totals(
             chunks=number,
             captions=2 * len(captioned),
+            asked=2 * len(captioned),
+            gaps=sum(h.kind == "gap" for h in heads[:number]),
             errors=int(number >= 2),
             t1=heads[number - 1].t1,
             patches=sum(h.dense for h in captioned) * 4,
@@ -823,3 +825,413 @@ def test_a_worker_without_jobs_rests(model: VideoModel, monkeypatch: pytest.Monk
     worker = captioner_of(model, MemoryQueue(), clock)
     assert not worker.work()
     assert clock.monotonic() == pytest.approx(0.2)
+
+
+# When to speak
+
+
+def visits() -> list[FrameChunk]:
+    """A still picture into which something comes twice, and a gap: 13 entries."""
+    scene = moving_square(1)[0].copy()
+    scene[20:36, 0:16] = scene[44:60, 0:16]
+    frames = np.stack([scene] * 52)
+    for t in range(14, 18):
+        frames[t, 8:40, 16 * (t - 14) : 16 * (t - 14) + 32] = 255
+    frames[30:34, 24:56, 10:60] = 0
+    chunks = chunks_of(frames)
+    return [*chunks[:10], *chunks[11:13]]
+
+
+@pytest.fixture(scope="module")
+def visited(model: VideoModel) -> list[Entry]:
+    return token_entries(model, a_job(), FakeDecoder(visits()))
+
+
+def asking(*questions: Question) -> Job:
+    return replace(a_job(), questions=questions)
+
+
+ON_CHANGE = Question(id="q0", prompt="Describe what happens.", when="on_change")
+EVERY = Question(id="q1", prompt="Describe what happens.")
+
+
+def told(model: VideoModel, entries: list[Entry], *questions: Question) -> MemoryQueue:
+    queue = MemoryQueue()
+    fill(queue, asking(*questions), entries)
+    run(captioner_of(model, queue))
+    return queue
+
+
+def test_only_what_changes_is_asked_about(model: VideoModel, visited: list[Entry]) -> None:
+    # Given one question that is asked about changes, and the same about every chunk
+    queue = told(model, visited, ON_CHANGE, EVERY)
+    events = said(queue)
+    mine = [e for e in events if e.question == "q0"]
+    always = [e for e in events if e.question == "q1"]
+    # Then the one is answered where something came or went, and always after a gap
+    assert {e.event for e in always} == {"caption"}
+    spoke = [e.chunk for e in mine if e.event == "caption"]
+    assert 1 in spoke
+    assert 12 in spoke  # 11 is the gap
+    assert {e.event for e in mine} == {"caption", "unchanged"}
+    assert len(spoke) < len(mine) / 2 + 2
+    # And what it says is what the other does, though less was read at a time
+    at = {e.chunk: e.text for e in always}
+    assert all(e.text == at[e.chunk] for e in mine if e.event == "caption")
+    # And it says nothing twice in a row
+    texts = [e.text for e in mine if e.event == "caption"]
+    assert all(a != b for a, b in pairwise(texts))
+    totals = totals_of(queue)[-1]
+    assert totals.unchanged == sum(e.event == "unchanged" for e in events)
+    assert totals.asked < 2 * len(always)
+    assert totals.asked >= totals.captions == sum(e.event == "caption" for e in events)
+    assert totals.gaps == 1
+
+
+def test_a_caption_that_was_said_last_is_unchanged(model: VideoModel) -> None:
+    # Given a camera that shows after a gap what it showed before
+    still = chunks_of(moving_square(1).repeat(12, axis=0))
+    entries = token_entries(model, a_job(), FakeDecoder([still[0], still[2]]))
+    events = said(told(model, entries, ON_CHANGE, EVERY))
+    # Then it is asked what it shows, and that is no news; to who asks always it is told
+    assert [(e.id, e.event) for e in events] == [
+        ("1-0", "caption"),
+        ("1-1", "caption"),
+        ("2-0", "gap"),
+        ("3-0", "unchanged"),
+        ("3-1", "caption"),
+    ]
+    assert events[0].text == events[4].text
+    assert events[3].vlm_latency_ms is not None
+
+
+def test_unchanged_costs_no_run_of_the_llm(
+    model: VideoModel, visited: list[Entry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a job with a question about changes
+    queue = MemoryQueue()
+    fill(queue, asking(ON_CHANGE), visited)
+    worker = captioner_of(model, queue)
+    job = taken(worker, asking(ON_CHANGE))
+    runs: list[int] = []
+    layer = model.model.model.language_model.layers[0]
+    hook = layer.register_forward_pre_hook(lambda *_: runs.append(job.said + 1))
+    # When it is captioned
+    try:
+        run(worker)
+    finally:
+        hook.remove()
+    # Then the LLM ran at chunks that were asked about alone
+    unchanged = {e.chunk for e in said(queue) if e.event == "unchanged" and not e.vlm_latency_ms}
+    assert len(unchanged) >= 5
+    assert runs
+    assert not unchanged & set(runs)
+    # And the event says what the chunk holds and how late it is, and no word
+    event = next(e for e in said(queue) if e.chunk == min(unchanged))
+    assert (event.text, event.output_tokens, event.vlm_latency_ms) == (None, None, None)
+    assert event.dense_tokens == 40
+    assert event.input_tokens is not None
+    assert event.chunk_latency_ms is not None
+    assert worker.meter.chunks == 12  # all but the gap
+
+
+def test_a_job_without_questions_says_what_was_seen(
+    model: VideoModel, visited: list[Entry]
+) -> None:
+    queue = told(model, visited)
+    events = said(queue)
+    assert [e.event for e in events] == [*["seen"] * 10, "gap", "seen", "seen"]
+    heads = [decode(entry.fields).head for entry in visited]
+    assert [e.input_tokens for e in events if e.event == "seen"] == [
+        h.tokens for h in heads if h.has_body
+    ]
+    assert all(e.chunk_latency_ms is not None for e in events if e.event == "seen")
+    totals = totals_of(queue)[-1]
+    assert (totals.asked, totals.captions, totals.chunks) == (0, 0, 13)
+    assert totals.tokens == sum(h.tokens for h in heads)
+
+
+@pytest.mark.parametrize("cut_after", range(1, 14))
+def test_a_captioner_that_dies_speaks_where_it_would_have(
+    model: VideoModel, visited: list[Entry], cut_after: int
+) -> None:
+    questions = (ON_CHANGE, replace(EVERY, prompt="How many?"))
+    whole = told(model, visited, *questions)
+    queue = FragileQueue("events", cut_after)
+    fill(queue, asking(*questions), visited)
+    with pytest.raises(PowerCut):
+        run(captioner_of(model, queue))
+    run(captioner_of(model, queue))
+    assert timeless(said(queue)) == timeless(said(whole))
+    kept = [queue.read(JOB, "events", after=0), whole.read(JOB, "events", after=0)]
+    assert [e.fields["speech"] for e in kept[0]] == [e.fields["speech"] for e in kept[1]]
+    assert totals_of(queue) == totals_of(whole)
+
+
+def test_a_question_that_comes_later_is_answered_at_once(
+    model: VideoModel, visited: list[Entry]
+) -> None:
+    # Given a job in which nothing changes any more
+    queue = MemoryQueue()
+    still = visited[:3]
+    fill(queue, asking(ON_CHANGE), still)
+    worker = captioner_of(model, queue)
+    job = taken(worker, asking(ON_CHANGE))
+    work_until(worker, lambda: job.said == 1)
+    # When another question about changes is added
+    late = Question(id="late", prompt="How many?", when="on_change")
+    queue.update_job(JOB, {"questions": encode_questions((ON_CHANGE, late))})
+    run(worker)
+    # Then it is answered about what is there, once
+    kinds = {e.id: (e.question, e.event) for e in said(queue)}
+    assert kinds["2-0"] == ("q0", "unchanged")
+    assert kinds["2-1"] == ("late", "caption")
+    assert kinds["3-1"] == ("late", "unchanged")
+
+
+def test_after_a_broken_entry_the_next_chunk_speaks(
+    model: VideoModel, visited: list[Entry]
+) -> None:
+    spoilt = [visited[0], replace(visited[1], fields=_torn(visited[1], visited)), visited[2]]
+    for entries, expected in ((visited[:3], [2, 3, 4]), (spoilt, [2, 2, 4])):
+        asked = [totals.asked for totals in totals_of(told(model, entries, ON_CHANGE, EVERY))]
+        assert asked == expected
+
+
+# Live jobs
+
+
+def live(entry: Entry, **change: object) -> Entry:
+    """As of a camera that was switched on at noon."""
+    chunk = decode(entry.fields)
+    noon = 1764158400.0 - 30.0
+    head = replace(chunk.head, wall0=noon + chunk.head.t0, wall1=noon + chunk.head.t1)
+    head = replace(head, **change)  # type: ignore[arg-type]
+    if not head.has_body:
+        return replace(entry, fields=encode_head(head))
+    return replace(entry, fields=encode(replace(chunk, head=head)))
+
+
+def test_events_of_a_live_job_tell_the_time_of_day(model: VideoModel, tokens: list[Entry]) -> None:
+    events = uninterrupted(model, [live(entry) for entry in tokens])
+    assert [(e.t0, e.wall0, e.wall1) for e in events[2:5]] == [
+        (4.0, "2025-11-26T11:59:34.000Z", "2025-11-26T11:59:36.000Z"),
+        (6.0, "2025-11-26T11:59:36.000Z", "2025-11-26T11:59:38.000Z"),
+        (8.0, "2025-11-26T11:59:38.000Z", "2025-11-26T11:59:40.000Z"),
+    ]
+    assert events[3].event == "gap"
+    assert all(e.wall0 and e.wall1 for e in events)
+    assert all(e.wall0 is None is e.wall1 for e in uninterrupted(model, tokens))
+
+
+@pytest.mark.parametrize("cut_after", [None, 1, 2, 3, 5])
+def test_a_level_is_told_once_when_it_changes(
+    model: VideoModel, tokens: list[Entry], cut_after: int | None
+) -> None:
+    # Given a live job that falls behind, and catches up
+    levels = {2: 1, 3: 2, 5: 1, 6: 0}
+    entries = [
+        live(entry, level=levels.get(entry.number, 0), behind_s=4.2 if n < 5 else 0.1)
+        for n, entry in enumerate(tokens)
+    ]
+    # When it is captioned, perhaps by one who dies and another
+    queue = FragileQueue("events", cut_after or 1000)
+    fill(queue, a_job(), entries)
+    if cut_after:
+        with pytest.raises(PowerCut):
+            run(captioner_of(model, queue))
+    run(captioner_of(model, queue))
+    # Then each change is told once, after the answers
+    events = said(queue)
+    assert [(e.id, e.level, e.reason) for e in events if e.event == "level"] == [
+        ("2-1", 1, "4.2 s behind: the change threshold is doubled"),
+        (
+            "3-1",
+            2,
+            "4.2 s behind: the change threshold is doubled, and every second picture is left out",
+        ),
+        (
+            "5-1",
+            1,
+            "4.2 s behind: no picture is left out any more, "
+            "and the change threshold is still doubled",
+        ),
+        ("6-1", 0, "caught up: nothing is thinned out any more"),
+    ]
+    assert all(e.wall0 for e in events if e.event == "level")
+    assert [e.event for e in events if e.event != "level"] == [
+        *("caption", "caption", "caption", "gap", "caption", "caption", "gap")
+    ]
+    assert totals_of(queue)[-1].levels == 4
+
+
+def test_entries_that_are_gone_are_told_as_one(model: VideoModel, tokens: list[Entry]) -> None:
+    # Given a job whose stream was trimmed ahead of its captioner
+    queue = MemoryQueue()
+    fill(queue, a_job(), tokens)
+    worker = captioner_of(model, queue)
+    job = taken(worker)
+    job.pending.clear()
+    queue.trim(JOB, "tokens", before=5)
+    # When it is captioned, then what is gone is one event, and the rest as ever
+    run(worker)
+    events = said(queue)
+    whole = uninterrupted(model, tokens)
+    assert (events[0].id, events[0].event, events[0].reason) == ("4-0", "skipped", "trimmed")
+    assert (events[0].t0, events[0].t1) == (0.0, 8.0)
+    assert timeless(events[1:]) == timeless(whole[4:])
+    assert totals_of(queue)[-1].skipped == 1
+
+
+# The desk
+
+
+class FakeDesk:
+    """Asks that are there already; remembers what it is told."""
+
+    def __init__(self, asks: dict[str, Ask]) -> None:
+        self.asks = asks
+        self.rooms: list[int] = []
+        self.so_far: dict[str, list[str]] = {}
+        self.heard: dict[str, Answer] = {}
+        self.failed: dict[str, str] = {}
+        self.busy = False
+
+    def take(self, *, room: int) -> Mapping[str, Ask]:
+        self.rooms.append(room)
+        return {key: self.asks.pop(key) for key in list(self.asks)[:room]}
+
+    def told(self, key: str, text: str) -> None:
+        self.so_far.setdefault(key, []).append(text)
+
+    def hear(self, key: str, answer: Answer) -> None:
+        self.heard[key] = answer
+
+    def fail(self, key: str, reason: str) -> None:
+        self.failed[key] = reason
+
+
+def session_about(model: VideoModel, *entries: Entry) -> Session:
+    session = Session(model)
+    for entry in entries:
+        session.append(decode(entry.fields))
+    return session
+
+
+def with_desk(
+    model: VideoModel, queue: Queue, desk: FakeDesk, *, batch: int = 4
+) -> tuple[CaptionWorker, ManualClock]:
+    clock = _Ticking(0.0)
+    worker = CaptionWorker(model, queue, clock, batch=batch, max_new_tokens=5, desk=desk)
+    return worker, clock
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_asks_are_answered_among_captions(
+    model: VideoModel, tokens: list[Entry], batch: int
+) -> None:
+    # Given jobs, one of which is called as an ask is, and more asks than may be answered at a time
+    queue = MemoryQueue()
+    jobs = many(queue, tokens, "a", "b", "ask0")
+    asks = {
+        f"ask{n}": Ask(
+            session=session_about(model, *tokens[: n + 1]), prompt="How many?", max_new_tokens=9 - n
+        )
+        for n in range(3)
+    }
+    alone = {key: answer(model, [ask], max_new_tokens=5)[0] for key, ask in asks.items()}
+    desk = FakeDesk(dict(asks))
+    worker, _ = with_desk(model, queue, desk, batch=batch)
+    # When all is done
+    worker.take(placed(*jobs))
+    together: set[frozenset[bool]] = set()
+    most = most_rows = 0
+    while worker.runs or worker.asks or desk.asks:
+        worker.work()
+        kinds = [row.key[1] == -1 for row in worker.decoding.rows]
+        together.add(frozenset(kinds))
+        most, most_rows = max(most, sum(kinds)), max(most_rows, len(kinds))
+    # Then each ask has what it has alone, and was told on its way
+    assert desk.heard == alone
+    assert not desk.failed
+    for key, texts in desk.so_far.items():
+        assert all(alone[key].text.startswith(text) for text in texts)
+        assert len(texts) > 1
+    # And so has each job
+    for job in jobs:
+        assert timeless(said(queue, job.id)) == as_of(job.id, uninterrupted(model, tokens))
+    # And they shared the batch, of which asks had at most half
+    assert most == max(1, batch // 2)
+    assert most_rows <= batch
+    assert (frozenset({True, False}) in together) == (batch > 1)
+
+
+def test_an_ask_that_fails_harms_no_job(model: VideoModel, tokens: list[Entry]) -> None:
+    queue = MemoryQueue()
+    jobs = many(queue, tokens, "a", "b")
+    good = Ask(session=session_about(model, tokens[0]), prompt="How many?")
+    alone = answer(model, [good], max_new_tokens=5)[0]
+    desk = FakeDesk({"bad": replace(good, prompt="poison"), "good": good})
+    worker, _ = with_desk(model, queue, desk)
+    worker.decoding = FailingDecoding(
+        model,
+        lambda asks: (
+            RuntimeError("out of memory")
+            if any(ask.prompt == "poison" for ask in asks.values())
+            else None
+        ),
+    )
+    work_off(worker, *jobs)
+    assert desk.failed == {"bad": "an internal error: out of memory"}
+    assert desk.heard == {"good": alone}
+    for job in jobs:
+        assert timeless(said(queue, job.id)) == as_of(job.id, uninterrupted(model, tokens))
+
+
+class TooMany(FailingDecoding):
+    """Fails in the middle of answers, where there are several of them."""
+
+    def step(self) -> dict[tuple[str, int], Answer]:
+        if len(self.rows) > 1 and any(len(row.said) == 2 for row in self.rows):
+            raise RuntimeError("out of memory")
+        return super().step()
+
+
+def test_an_ask_in_a_batch_that_fails_is_answered_singly(
+    model: VideoModel, tokens: list[Entry]
+) -> None:
+    # Given a machine on which jobs and asks fail together, and not one by one
+    queue = MemoryQueue()
+    jobs = many(queue, tokens, "a", "b")
+    asks = {
+        f"ask{n}": Ask(session=session_about(model, tokens[0]), prompt="How many?")
+        for n in range(3)
+    }
+    alone = answer(model, [asks["ask0"]], max_new_tokens=5)[0]
+    desk = FakeDesk(dict(asks))
+    worker, clock = with_desk(model, queue, desk)
+    worker.decoding = TooMany(model, lambda _: None)
+    # When all is done
+    for _ in range(2000):
+        if not (queue.active() or worker.asks or desk.asks):
+            break
+        worker.take(placed(*jobs))
+        worker.work()
+        clock.advance(0.2)
+    # Then nobody was harmed
+    assert desk.heard == dict.fromkeys(asks, alone)
+    assert not desk.failed
+    for job in jobs:
+        assert timeless(said(queue, job.id)) == as_of(job.id, uninterrupted(model, tokens))
+
+
+def test_the_batch_is_measured_in_rows(model: VideoModel, tokens: list[Entry]) -> None:
+    queue = MemoryQueue()
+    fill(queue, a_job("What?", "How many?", "Which way?"), tokens[:1])
+    worker = captioner_of(model, queue)
+    run(worker)
+    assert worker.meter.steps
+    assert 1 < worker.meter.sizes / worker.meter.steps <= 3
+    assert worker.meter.sizes == sum(e.output_tokens or 0 for e in said(queue)) + sum(
+        (e.output_tokens or 0) < 5 for e in said(queue)
+    )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shlex
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import replace
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,12 +29,14 @@ import streamer.api.serve
 import streamer.local
 import streamer.log
 import streamer.service
+import streamer.sources
 from streamer import __version__
 from streamer.cli import app
 from streamer.config import Settings
 from streamer.errors import StreamerError
 from streamer.events import Event
 from streamer.jobs import JobState, JobStatus
+from streamer.screen import DIM, RESET, Screen
 from tests.cli_page import PATH, commands, page, paragraphs
 from tests.clips import render, sound_only
 
@@ -104,7 +110,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "empty_file": (("empty.mp4",), "empty.mp4: the file is empty"),
     "text_named_mp4": (("text.mp4",), "text.mp4: no readable video header"),
     "audio_only": (("sound.mp4",), "sound.mp4: holds audio but no video"),
-    "rtsp": (("rtsp://user:secret@cam/1",), "rtsp://cam/1: 'rtsp' is not supported"),
+    "scheme": (("gopher://user:secret@cam/1",), "gopher://cam/1: 'gopher' is not supported"),
     "device": (("/dev/null",), "/dev/null: is not a regular file"),
     "nan": (("--pipeline", "[{name: rlt, threshold: .nan}]"), "pipeline[0]: rlt.threshold: nan"),
     "infinity": (("--pipeline", "[{name: rlt, threshold: .inf}]"), "pipeline[0]: rlt.threshold"),
@@ -312,7 +318,9 @@ def test_every_event_of_the_log_is_listed() -> None:
     said = {
         name
         for file in root.rglob("*.py")
-        for name in re.findall(r"log\.(?:info|warning|error|debug)\(\s*\"(\w+)\"", file.read_text())
+        for name in re.findall(
+            r"log\.(?:critical|info|warning|error|debug)\(\s*\"(\w+)\"", file.read_text()
+        )
     }
     listed = set(re.findall(r"\b[a-z]+_[a-z_]+\b", streamer.log.__doc__ or ""))
     assert said | {"child_started", "child_restarted"} == listed
@@ -368,9 +376,9 @@ def ran(
 
         class FakeRun:
             def __init__(
-                self, url: str, settings: Settings, *, told: Callable[[str], None]
+                self, url: str, settings: Settings, *, told: Callable[[str], None], when: str
             ) -> None:
-                seen.url, seen.settings, self.told = url, settings, told
+                seen.url, seen.settings, seen.when, self.told = url, settings, when, told
 
             def __enter__(self) -> FakeRun:
                 self.told("starting")
@@ -417,12 +425,66 @@ def test_for_people_there_is_a_line_per_event_and_a_sum(
     assert result.exit_code == 0
     assert re.search(r"^ *0\.0 – +2\.0 s  Ein rotes Ding$", result.stdout, re.MULTILINE)
     assert "[red]nach[/red] links :bomb:.  [10/40]" in result.stdout
-    assert "(gap: the source has no pictures here)" in result.stdout
+    assert "(gap of 2.0 s: the source has no pictures here)" in result.stdout
     assert "(unchanged)" in result.stdout
     assert "None" not in result.stdout
     assert "Ray" not in result.stdout
     assert "4 events for 8 s of video" in result.stderr
     assert "20 of 80 tokens (25 %)" in result.stderr
+
+
+def test_a_live_source_is_told_by_the_clock_and_with_what_it_suffers(
+    ran: Callable[..., SimpleNamespace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    wall = {"wall0": "2026-01-01T10:00:00Z", "wall1": "2026-01-01T10:00:02.500Z"}
+    level = Event(
+        id="2-1", event="level", job="cam", chunk=2, t0=2.0, t1=4.0, reason="7.1 s behind", level=2
+    )
+    skipped = replace(other(3, "skipped", "nobody took it in time"), t1=31.5)
+    events = [caption(1, text="A car.", **wall), level, skipped, other(4, "seen", None)]
+    lines = ran(events).result.stdout.splitlines()
+    assert lines[0].endswith("10:00:02  A car.  [10/40]")
+    assert lines[1].endswith("(level 2: 7.1 s behind)")
+    assert lines[2].endswith("(skipped 31.5 s: nobody took it in time)")
+    assert lines[3].endswith("(seen)")
+
+
+def test_what_says_nothing_new_is_dimmed_on_a_terminal() -> None:
+    shown = io.StringIO()
+    with Screen(json=False, fps=2.0) as screen:
+        screen.stdout, screen.dims = shown, True
+        for event in (caption(1, text="A car."), UNCHANGED, GAP):
+            screen.show(event)
+    first, unchanged, gap = shown.getvalue().splitlines()
+    assert DIM not in first + gap
+    assert unchanged.startswith(DIM)
+    assert unchanged.endswith(RESET)
+
+
+def test_the_live_line_tells_how_old_the_newest_picture_is() -> None:
+    screen = Screen(json=False, fps=2.0)
+    wall = datetime.fromtimestamp(time.time() - 40, UTC).isoformat()
+    event = caption(1, wall0=wall, wall1=wall, level=2)
+    screen._count(event)
+    assert re.search(r"lag 4\d\.\d s · level 2 · tokens 10 / 40", screen._live(event))
+
+
+def test_a_live_source_is_not_opened_at_the_border(
+    ran: Callable[..., SimpleNamespace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(*_: object, **__: object) -> None:
+        raise AssertionError("it was opened")
+
+    monkeypatch.setattr(streamer.sources, "open_source", opened)
+    command = ("caption", "rtsp://127.0.0.1:9/cam", *CLIP[1:])
+    seen = ran([caption(1)], "--when", "on_change", command=command, dies=KeyboardInterrupt())
+    assert (seen.url, seen.when) == ("rtsp://127.0.0.1:9/cam", "on_change")
+    assert seen.result.exit_code == 130
+    assert "1 events for 2 s of video" in seen.result.stderr
+    seen = ran([caption(1)], "--live", command=("caption", "http://127.0.0.1:9/v", *CLIP[1:]))
+    assert seen.settings.source.live is True
 
 
 @pytest.mark.parametrize("arguments", [(), ("--json",)], ids=["people", "json"])

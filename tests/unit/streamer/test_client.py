@@ -149,6 +149,47 @@ def test_what_a_job_chooses_is_sent_and_nothing_else() -> None:
     assert service.asked[0].headers["Authorization"] == "Bearer secret"
 
 
+def test_when_to_ask_is_said_where_it_is_not_always() -> None:
+    service = Service([ok(JOB)] * 5)
+    client = service.client()
+    client.submit("a", when="on_change")
+    client.submit("a", questions="What?", when="on_change", live=True)
+    client.submit("a", questions=[Question(id="who", prompt="Who?", when="on_change")])
+    client.submit("a", questions=[])
+    client.submit("a", when="every")
+    asked = [service.body(n).get("questions") for n in range(5)]
+    assert asked == [
+        [{"id": "default", "when": "on_change"}],
+        [{"prompt": "What?", "when": "on_change"}],
+        [{"id": "who", "prompt": "Who?", "when": "on_change"}],
+        [],
+        None,
+    ]
+    assert service.body(1)["source"] == {"url": "a", "live": True}
+
+
+def test_an_answer_is_waited_for_longer_than_anything_else() -> None:
+    answer = {"text": "Two.", "t0": 2.0, "t1": 4.0, "visual_tokens": 30, "later": 1}
+    service = Service([ok(answer), httpx.ReadError("reset")])
+    client = service.client()
+    said = client.ask("cam", "How many?", 2.5)
+    assert (said.text, said.t0, said.t1, said.visual_tokens) == ("Two.", 2.0, 4.0, 30)
+    assert service.body() == {"prompt": "How many?", "t0": 2.5}
+    timeout = service.asked[0].extensions["timeout"]
+    assert timeout["read"] >= 3600 > timeout["connect"]
+    with pytest.raises(ServiceError, match="cannot be reached"):  # and is not asked for twice
+        client.ask("cam", "How many?")
+
+
+def test_an_export_comes_in_pieces() -> None:
+    service = Service([httpx.Response(200, content=b"WEBVTT"), problem(404, detail="no job cam")])
+    client = service.client()
+    assert b"".join(client.export("cam", "vtt", t0=0, t1=9.5, question="q1")) == b"WEBVTT"
+    assert dict(service.asked[0].url.params) == {"from": "0", "to": "9.5", "question": "q1"}
+    with pytest.raises(ServiceError, match="no job cam"):
+        list(client.export("cam", "vtt"))
+
+
 def test_a_job_is_read_with_all_its_parts() -> None:
     service = Service([ok(JOB), ok({"id": "old", "state": "ended"})])
     job = service.client().job("cam")
@@ -194,6 +235,8 @@ def test_status_and_scale() -> None:
         (lambda c: c.cancel("cam"), "DELETE", "/v1/jobs/cam"),
         (lambda c: c.pause("cam"), "POST", "/v1/jobs/cam/pause"),
         (lambda c: c.resume("cam"), "POST", "/v1/jobs/cam/resume"),
+        (lambda c: c.keyframe("cam"), "POST", "/v1/jobs/cam/keyframe"),
+        (lambda c: list(c.export("cam", "srt")), "GET", "/v1/jobs/cam/captions.srt"),
         (lambda c: c.remove_question("cam", "q/1"), "DELETE", "/v1/jobs/cam/questions/q%2F1"),
     ],
 )
@@ -219,6 +262,9 @@ def test_a_question_is_added_once() -> None:
     with pytest.raises(ServiceError, match="cannot be reached"):
         service.client().add_question("cam", "Who?", "q2")
     assert service.body(0) == {"prompt": "Who?", "id": "q2"}
+    service = Service([ok({"id": "q1", "prompt": "Who?", "when": "on_change"}, 201)])
+    added = service.client().add_question("cam", "Who?", when="on_change")
+    assert (added.when, service.body()) == ("on_change", {"prompt": "Who?", "when": "on_change"})
 
 
 def test_what_a_lost_request_deleted_is_deleted() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -33,6 +34,15 @@ JOB: dict[str, Any] = {
     "t1": 6.0,
     "tokens": {"dense": 120, "kept": 30},
 }
+ANSWER: dict[str, Any] = {
+    "text": "[red]Zwei[/red] Dinge.",
+    "t0": 60.0,
+    "t1": 120.0,
+    "visual_tokens": 30,
+    "dense_tokens": 120,
+    "latency_ms": 1540.0,
+}
+SUBTITLES = "WEBVTT\n\n00:00.000 --> 00:02.000\nEin Ding fährt.\n\n".encode()
 WORKERS: dict[str, Any] = {
     "fits": 30,
     "limit": 32,
@@ -74,6 +84,10 @@ class Service:
             return httpx.Response(404, json={"detail": f"there is no job {job_id}"})
         if what == "events":
             return self._events(job_id)
+        if what == "ask":
+            return httpx.Response(200, json=ANSWER)
+        if what.startswith("captions."):
+            return httpx.Response(200, content=SUBTITLES)
         if self.jobs[job_id]["state"] != "running" and self.away:
             self.away -= 1
             return httpx.Response(503, json={"detail": "Redis cannot be reached"})
@@ -148,6 +162,59 @@ def test_submit_prints_the_id(call: Callable[..., Result], service: Service) -> 
         "chunk_s": 1.0,
         "pipeline": [{"name": "rlt"}],
     }
+
+
+def test_submit_says_when_to_ask(call: Callable[..., Result], service: Service) -> None:
+    given = ("submit", "rtsp://example.com/cam", "--when", "on_change", "--live")
+    assert call(*given).exit_code == 0
+    assert service.body() == {
+        "source": {"url": "rtsp://example.com/cam", "live": True},
+        "questions": [{"id": "default", "when": "on_change"}],
+    }
+    assert call(*given, "--question", "Who?").exit_code == 0
+    assert service.body()["questions"] == [{"prompt": "Who?", "when": "on_change"}]
+    assert call("submit", "http://example.com/a.mp4", "--when", "never").exit_code == 2
+
+
+def test_ask_prints_the_answer_and_what_it_is_about(
+    call: Callable[..., Result], service: Service
+) -> None:
+    result = call("ask", "cam", "How many?", "--from", "60", "--to", "120.5")
+    assert (result.exit_code, result.stdout) == (0, "[red]Zwei[/red] Dinge.\n")
+    assert result.stderr == "60.0 – 120.0 s, 30 of 120 tokens, 1.5 s\n"
+    assert service.body() == {"prompt": "How many?", "t0": 60.0, "t1": 120.5}
+    result = call("ask", "cam", "How many?", "--json")
+    assert service.body() == {"prompt": "How many?"}
+    assert json.loads(result.stdout)["visual_tokens"] == 30
+    assert result.stderr == ""
+
+
+def test_export_writes_a_file_or_stdout(
+    call: Callable[..., Result], service: Service, tmp_path: Path
+) -> None:
+    assert call("export", "cam").stdout_bytes == SUBTITLES
+    assert service.asked[-1].url.path == "/v1/jobs/cam/captions.vtt"
+    out = tmp_path / "cam.srt"
+    options = ("--from", "5", "--to", "9", "--question", "q1", "--out", str(out))
+    assert call("export", "cam", "--format", "srt", *options).stdout == ""
+    assert out.read_bytes() == SUBTITLES
+    assert service.asked[-1].url.path == "/v1/jobs/cam/captions.srt"
+    assert dict(service.asked[-1].url.params) == {"from": "5.0", "to": "9.0", "question": "q1"}
+    again = call("export", "cam", "--out", str(out))
+    assert (again.exit_code, "File exists" in again.stderr) == (1, True)
+    assert out.read_bytes() == SUBTITLES
+    other = tmp_path / "none.vtt"
+    assert call("export", "none", "--out", str(other)).stderr == "streamer: there is no job none\n"
+    assert not other.exists()
+
+
+def test_jobs_that_suffer_say_so(call: Callable[..., Result], service: Service) -> None:
+    service.jobs["cam"] = JOB | {"live": True, "connected": False, "source_error": "401"}
+    service.jobs["door"] = JOB | {"id": "door", "live": True, "connected": True, "level": 2}
+    shown = call("jobs").stdout
+    assert "running, not connected" in shown
+    assert ".mp4: 401" in shown
+    assert "running, level 2" in shown
 
 
 def test_the_environment_names_service_and_token(

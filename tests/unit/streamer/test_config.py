@@ -83,7 +83,7 @@ def test_the_command_line_wins_over_the_environment_over_the_file(
 
 
 OTHER: dict[str, Any] = yaml.safe_load(f"""
-source: {{fps: 4.0, chunk_s: 3.0, decoder: decord, ahead: 8}}
+source: {{fps: 4.0, chunk_s: 3.0, decoder: decord, ahead: 8, live: true, behind_s: 9.0}}
 model:
   name: hub/name
   device: "cuda:1"
@@ -103,12 +103,27 @@ fetch:
   max_pixels: 6
   connect_s: 1.0
   read_s: 2.0
+live:
+  stall_s: 4.0
+  retry_s: 1.0
+  retry_max_s: 60.0
+  recycle_s: 600.0
+  recycle_bytes: 100000000
+  buffer_bytes: 2000000
+retention:
+  tokens_s: 60.0
+  tokens_bytes: 2000000
+  events_s: 3600.0
+  events_bytes: 3000000
+  archive: /archive
 api:
   host: 0.0.0.0
   port: 80
   tokens: [{{name: me, token: {SECRET}, max_jobs: 3, admin: true}}]
   keep_alive_s: 5.0
   max_questions: 2
+  max_upload_bytes: 2000000
+  answer_s: 7.0
 pools:
   decode: &pool {{min: 0, max: 3, spares: 2, jobs: 4, cpus: 0.5, gpus: 0.25, threads: 3}}
   tokenize: *pool
@@ -211,6 +226,8 @@ WRONG = {
     "pools: {captions: {}}": "pools.captions: there is no such setting; did you mean pools.cap",
     "workers: {silent_s: 1}": "workers.silent_s: 1 is not allowed: input should be greater than",
     "ray: {address: ray://head:10001}": "ray.address: 'ray://head:10001' is not allowed: give ho",
+    "live: {stall_s: 0}": "live.stall_s: 0 is not allowed: input should be greater than 0",
+    "retention: {tokens_bytes: 1}": "retention.tokens_bytes: 1 is not allowed: input should be gre",
     "log: {level: loud}": "log.level: 'loud' is not allowed: input should be 'debug', 'info', 'wa",
     "sorce: {}": "sorce: there is no such setting; did you mean source?",
     "zzz: 1": "zzz: there is no such setting",

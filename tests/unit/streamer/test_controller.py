@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pytest
 
-from streamer.actors.controller import RETIRE_S, STEP_S, Controller
+from streamer.actors.controller import FORGET_S, RETIRE_S, STEP_S, Controller
 from streamer.adapters.clock import ManualClock
 from streamer.adapters.memory_queue import MemoryQueue
 from streamer.adapters.memory_roster import MemoryRoster
@@ -299,6 +299,20 @@ def test_a_silent_worker_is_restarted() -> None:
     assert world.fleet.restarted == ["caption-1"]
 
 
+def test_what_redis_could_not_tell_is_no_silence() -> None:
+    # Given workers that are well, and one that is not
+    world = a_world(1, workers={"silent_s": 5})
+    world.workers["caption-1"].silent = True
+    # When Redis is away for longer than a worker may be silent
+    world.clock.advance(20)
+    world.pass_time(4)
+    # Then nobody is given up for that
+    assert world.fleet.restarted == []
+    # But for what it does not say afterwards
+    world.pass_time(3)
+    assert world.fleet.restarted == ["caption-1"]
+
+
 def test_a_worker_that_does_not_come_up_is_restarted() -> None:
     world = World(workers={"starting_s": 20, "silent_s": 5})
     world.new_workers = {"silent": True}
@@ -461,6 +475,46 @@ def test_jobs_of_other_workers_are_not_struck() -> None:
     states = {job: world.status(job).state for job in ("job-00", "job-01")}
     assert states.pop(struck) == "failed"
     assert set(states.values()) == {"running"}
+
+
+def test_a_live_job_is_not_to_blame_for_its_decode_workers() -> None:
+    """Its source is read for ever, whatever becomes of who reads it."""
+    world = a_world(1, workers={"strikes": 3})
+    world.queue.update_job("job-00", {"live": "1"})
+    for _ in range(5):
+        lose(world, "decode-1")
+    assert world.roster.placements()["job-00"].strikes == 0
+    assert world.status("job-00").state == "running"
+    # But it is for those that work on its pictures
+    for _ in range(3):
+        lose(world, "tokenize-1")
+    assert world.status("job-00").state == "failed"
+
+
+def test_what_a_silent_live_job_lost_long_ago_is_forgotten() -> None:
+    """While its source is away it cannot come further."""
+    world = a_world(1, workers={"strikes": 3})
+    world.queue.update_job("job-00", {"live": "1"})
+    for _ in range(2):
+        lose(world, "tokenize-1")
+        lose(world, "caption-1")
+        assert world.roster.placements()["job-00"].strikes == 2
+        world.pass_time(FORGET_S)
+        assert world.roster.placements()["job-00"].strikes == 0
+    # A file's are not: it could have come further
+    world.queue.update_job("job-00", {"live": ""})
+    lose(world, "tokenize-1")
+    world.pass_time(FORGET_S)
+    assert world.roster.placements()["job-00"].strikes == 1
+
+
+@pytest.mark.parametrize(("said", "count"), [("3", 3), ("many", 0), ("", 0)])
+def test_i_chunks_that_are_asked_for_reach_the_workers(said: str, count: int) -> None:
+    world = a_world(1)
+    assert world.roster.placements()["job-00"].keyframes == 0
+    world.queue.update_job("job-00", {"keyframes": said})
+    world.pass_time(1)
+    assert world.roster.placements()["job-00"].keyframes == count
 
 
 def test_a_job_deleted_while_its_worker_dies_is_no_trouble() -> None:

@@ -5,16 +5,24 @@ from __future__ import annotations
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from streamer.actors.decode import DecodeWorker, End, Failure, Reading
-from streamer.sources.guard import FetchPolicy
+from streamer.actors.decode import LIVE_WAIT_S, DecodeWorker, End, Failure, NotYet, Reading
+from streamer.actors.lives import LiveSources
+from streamer.config import JobSettings, SourceSettings
+from streamer.errors import SourceError
+from streamer.jobs import Job
+from streamer.sources import Limits
+from streamer.sources.guard import TRUSTING, FetchPolicy
+from streamer.sources.live import LiveOptions
 from streamer.types import FrameChunk
-from streamer.workers import Progress
+from streamer.workers import Progress, SourceState
 from tests.clips import cut, number_of, render
 
 
@@ -29,7 +37,7 @@ def reading(path: Path, job: str = "cam", fps: float = 2.0, chunk_s: float = 2.0
     return Reading(job=job, url=str(path), fps=fps, chunk_s=chunk_s)
 
 
-def seen(read: FrameChunk | End | Failure) -> tuple[int, float, float, list[int]]:
+def seen(read: FrameChunk | End | Failure | NotYet) -> tuple[int, float, float, list[int]]:
     assert isinstance(read, FrameChunk), read
     return read.number, read.t0, read.t1, [number_of(image) for image in read.frames]
 
@@ -234,3 +242,190 @@ def test_what_may_not_be_read_is_a_failure(clip: Path) -> None:
     assert isinstance(DecodeWorker(FetchPolicy()).read(reading(clip), 0.0), Failure)
     allowed = FetchPolicy(paths=(str(clip.parent),))
     assert seen(DecodeWorker(allowed).read(reading(clip), 0.0)) == FIRST
+
+
+# Live sources
+
+
+class Lives:
+    """Cameras whose chunks the test gives, by what they are asked."""
+
+    def __init__(self, *urls: str) -> None:
+        self.urls = urls
+        self.told: list[str] = []
+        self.opened: list[tuple[str, float, float | None]] = []
+        self.sources: list[FakeLive] = []
+        self.error: str | None = None
+
+    def tell(self, reading: Reading) -> bool:
+        self.told.append(reading.url)
+        if self.error:
+            raise SourceError(self.error)
+        return reading.url in self.urls
+
+    def open(self, reading: Reading, start_s: float, wall_s: float | None) -> FakeLive:
+        self.opened.append((reading.url, start_s, wall_s))
+        self.sources.append(FakeLive())
+        return self.sources[-1]
+
+
+class FakeLive:
+    def __init__(self) -> None:
+        self.ended = False
+        self.failure: str | None = None
+        self.chunks: list[FrameChunk] = []
+        self.asked: list[tuple[float, float]] = []
+        self.closed = False
+        self.waiting = threading.Event()
+        self.go_on = threading.Event()
+        self.go_on.set()
+        self.state = SourceState(connected=True, reconnects=2, pid=7)
+
+    def chunk(self, start_s: float, *, wait_s: float) -> FrameChunk | None:
+        self.asked.append((start_s, wait_s))
+        self.waiting.set()
+        assert self.go_on.wait(30)
+        return self.chunks.pop(0) if self.chunks else None
+
+    def close(self) -> None:
+        self.closed = True
+
+
+CAMERA = Reading(job="live", url="rtsp://cam/", fps=2.0, chunk_s=2.0, behind_s=30.0)
+
+
+def live_chunk(t0: float) -> FrameChunk:
+    return FrameChunk(
+        number=1,
+        t0=t0,
+        t1=t0 + 2,
+        pts=t0 + np.arange(4) / 2,
+        frames=np.zeros((4, 8, 8, 3), dtype=np.uint8),
+        decode_ms=40.0,
+        wall0=1e9 + t0,
+        wall1=1e9 + t0 + 2,
+    )
+
+
+def live_worker(**options: Any) -> tuple[DecodeWorker, Lives]:
+    lives = Lives(CAMERA.url)
+    return DecodeWorker(lives=lives, **options), lives
+
+
+def test_a_live_source_has_nothing_there_yet() -> None:
+    worker, lives = live_worker()
+    assert worker.read(CAMERA, 0.0) == NotYet()
+    [source] = lives.sources
+    source.chunks = [live_chunk(0.0)]
+    assert seen_live(worker.read(CAMERA, 0.0)) == 0.0
+    assert worker.read(CAMERA, 2.0) == NotYet()
+    # it was opened once, its server asked once what it is, and it is waited for a moment
+    assert lives.opened == [(CAMERA.url, 0.0, None)]
+    assert lives.told == [CAMERA.url]
+    assert source.asked == [(0.0, LIVE_WAIT_S)] * 2 + [(2.0, LIVE_WAIT_S)]
+    assert worker.meter.chunks == 1
+
+
+def seen_live(read: FrameChunk | End | Failure | NotYet) -> float:
+    assert isinstance(read, FrameChunk), read
+    return read.t0
+
+
+def test_a_live_source_that_was_read_before_is_taken_up_where_it_was() -> None:
+    """Its server, which may be away just now, need not say that it is live."""
+    worker, lives = live_worker()
+    lives.error = "it cannot be reached"
+    assert worker.read(CAMERA, 8.0, 1e9 + 8) == NotYet()
+    assert lives.opened == [(CAMERA.url, 8.0, 1e9 + 8)]
+    # But without anything known of it that is the job's end
+    worker, lives = live_worker()
+    lives.error = "it cannot be reached"
+    assert worker.read(CAMERA, 0.0) == Failure(reason="it cannot be reached")
+
+
+@pytest.mark.parametrize("reason", [None, "not allowed"])
+def test_a_live_source_that_is_over_is_let_go(reason: str | None) -> None:
+    worker, lives = live_worker()
+    worker.read(CAMERA, 0.0)
+    [source] = lives.sources
+    source.chunks = [live_chunk(0.0)]
+    source.ended, source.failure = reason is None, reason
+    # What it still holds is given first
+    assert seen_live(worker.read(CAMERA, 0.0)) == 0.0
+    assert worker.read(CAMERA, 2.0) == (Failure(reason=reason) if reason else End())
+    assert source.closed
+    assert worker.open == {}
+
+
+def test_files_are_read_as_ever_beside_live_sources(clip: Path) -> None:
+    worker, lives = live_worker()
+    assert worker.read(CAMERA, 0.0) == NotYet()
+    assert seen(worker.read(reading(clip), 0.0)) == FIRST
+    assert seen(worker.read(reading(clip), 2.0)) == SECOND
+    assert lives.told == [CAMERA.url, str(clip)]
+
+
+def test_progress_says_how_a_live_source_is(clip: Path) -> None:
+    worker, lives = live_worker()
+    worker.read(CAMERA, 4.0, 1e9)
+    worker.read(reading(clip), 0.0)
+    assert worker.progress == {
+        "live": Progress(chunk=0, t1=4.0, source=lives.sources[0].state),
+        "cam": Progress(chunk=0, t1=2.0),
+    }
+
+
+def test_a_live_source_that_nobody_reads_is_let_go_and_taken_up_again() -> None:
+    now = [0.0]
+    worker, lives = live_worker(clock=lambda: now[0])
+    worker.read(CAMERA, 0.0)
+    now[0] = 100.0
+    worker.read(CAMERA, 0.0)  # asking is reading, also when there is nothing
+    now[0] = 220.0
+    worker.close_idle(120.0)
+    assert worker.open.keys() == {CAMERA.job}
+    now[0] = 220.1
+    worker.close_idle(120.0)
+    assert worker.open == {}
+    assert lives.sources[0].closed
+    worker.read(CAMERA, 2.0, 1e9 + 2)
+    assert lives.opened[1] == (CAMERA.url, 2.0, 1e9 + 2)
+    worker.close(CAMERA.job)
+    assert lives.sources[1].closed
+
+
+def test_live_sources_that_wait_hold_no_file_up(clip: Path) -> None:
+    # Given more silent cameras than files may be read at a time
+    worker, lives = live_worker(slots=1)
+    cameras = [replace(CAMERA, job=f"live-{n}") for n in range(3)]
+    for camera in cameras:
+        worker.read(camera, 0.0)
+    for source in lives.sources:
+        source.waiting.clear()
+        source.go_on.clear()
+    with ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(worker.read, camera, 0.0) for camera in cameras]
+        try:
+            assert all(source.waiting.wait(30) for source in lives.sources)
+            # Then a file is read meanwhile
+            assert seen(worker.read(reading(clip), 0.0)) == FIRST
+            assert worker.backlog == 0
+        finally:
+            for source in lives.sources:
+                source.go_on.set()
+        assert [read.result(30) for read in waiting] == [NotYet()] * 3
+
+
+@pytest.mark.parametrize(
+    ("url", "wanted", "live"),
+    [("rtsp://cam/", None, True), ("/clip.mp4", None, False), ("/clip.mp4", True, True)],
+)
+def test_what_is_live_is_told_by_its_url_or_its_settings(
+    url: str, wanted: bool | None, live: bool
+) -> None:
+    lives = LiveSources(policy=TRUSTING, limits=Limits(), options=LiveOptions())
+    source = SourceSettings(live=wanted, behind_s=7)
+    job = Job(id="cam", url=url, questions=(), settings=JobSettings(source=source))
+    asked = Reading.of(job)
+    assert (asked.live, asked.behind_s) == (wanted, 7)
+    assert lives.tell(asked) is live

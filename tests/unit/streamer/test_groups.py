@@ -1,11 +1,11 @@
-"""Where a reader of a token stream must start."""
+"""Where a reader of a token stream must start, and where a moment lies in it."""
 
 from __future__ import annotations
 
 import pytest
 
 from streamer.adapters.memory_queue import MemoryQueue
-from streamer.groups import PAGE, last_group
+from streamer.groups import PAGE, entry_at, last_group
 
 JOB = "cam"
 
@@ -76,3 +76,43 @@ def test_an_i_chunk_that_belongs_elsewhere_starts_nothing(stray: dict[str, bytes
     queue = stream("IPP")
     queue.append(JOB, "tokens", 4, stray)
     assert numbers(queue) == [1, 2, 3, 4]
+
+
+def timed(spans: list[tuple[float, float]], *, broken: frozenset[int] = frozenset()) -> MemoryQueue:
+    """One entry per span; those at `broken` numbers cannot be read."""
+    queue = MemoryQueue()
+    queue.create_job(JOB, {"state": "running"})
+    for number, (t0, t1) in enumerate(spans, start=1):
+        entry = _entry(number, "x" if number in broken else "I")
+        head = entry["head"].replace(b'"t0":0,"t1":1', f'"t0":{t0},"t1":{t1}'.encode())
+        queue.append(JOB, "tokens", number, {"head": head})
+    return queue
+
+
+@pytest.mark.parametrize(
+    ("seconds", "number"),
+    [(0.0, 1), (1.9, 1), (2.0, 2), (3.0, 2), (4.0, 3), (100.0, 3), (119.9, 3), (120.0, 4)],
+)
+def test_the_entry_of_a_moment(seconds: float, number: int) -> None:
+    queue = timed([(0, 2), (2, 4), (4, 120), (120, 122)])
+    assert entry_at(queue, JOB, seconds) == number
+    assert entry_at(queue, JOB, 122.0) is None
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 3, 7, 8, 40])
+@pytest.mark.parametrize("trimmed", [0, 1, 5])
+def test_the_entry_of_a_moment_is_found_in_streams_of_all_lengths(
+    length: int, trimmed: int
+) -> None:
+    queue = timed([(n, n + 1) for n in range(length)])
+    queue.trim(JOB, "tokens", before=trimmed + 1)
+    for second in range(length):
+        assert entry_at(queue, JOB, second + 0.5) == max(second, trimmed) + 1 or trimmed >= length
+    assert entry_at(queue, JOB, float(length)) is None
+
+
+def test_entries_without_a_time_are_passed_over() -> None:
+    spans = [(float(n), n + 1.0) for n in range(9)]
+    queue = timed(spans, broken=frozenset({1, 4, 5, 6, 9}))
+    found = [entry_at(queue, JOB, n + 0.5) for n in range(9)]
+    assert found == [2, 2, 3, 7, 7, 7, 7, 8, None]

@@ -61,7 +61,8 @@ def test_importing_streamer_needs_nothing_at_all() -> None:
 def test_decoding_and_the_command_line_start_without_torch_and_ray() -> None:
     without(
         {"torch", "torchvision", "transformers", "ray", "redis", "triton", "safetensors"},
-        "import streamer.actors.decode, streamer.sources, streamer.cli, streamer.__main__\n"
+        "import streamer.actors.decode, streamer.actors.lives, streamer.sources\n"
+        "import streamer.cli, streamer.__main__\n"
         "from streamer.core import chunker, keyframes\n",
     )
 

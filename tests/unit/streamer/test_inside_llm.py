@@ -306,9 +306,9 @@ def test_layers_from_the_operator_on_hold_what_is_left(
     visual = sum(chunk.head.tokens for chunk in chunks)
     whole = session.length + len(model.layout.question(PROMPT, session.base))
     lengths = [whole, *[whole - visual + round(visual * 0.25)] * 2]
-    assert [cache.length for cache in decoding._layers] == lengths
+    assert decoding.contexts.lengths == lengths
     decoding.step()
-    assert [cache.length for cache in decoding._layers] == [n + 1 for n in lengths]
+    assert decoding.contexts.lengths == [n + 1 for n in lengths]
 
 
 def test_a_question_leaves_a_waiting_trunk_untouched(
@@ -325,10 +325,21 @@ def test_a_question_leaves_a_waiting_trunk_untouched(
 def test_a_waiting_trunk_in_pieces_equals_one_at_once(
     model: VideoModel, chunks: list[TokenChunk], case: tuple[Planner, dict[int, Change]]
 ) -> None:
-    session = session_of(model, chunks, case[0])
+    session = session_of(model, [], case[0])
+    for n, chunk in enumerate(chunks, start=1):
+        session.append(chunk)
+        assert len(session.waiting) == n  # read at once
     at_once = session_of(model, [joined(chunks)], case[0])
     assert len(session.waiting) == len(chunks) > len(at_once.waiting) == 1
     assert ask(model, session) == ask(model, at_once)
+
+
+def test_a_waiting_trunk_that_is_read_late_equals_one_that_is_read_at_once(
+    model: VideoModel, chunks: list[TokenChunk], case: tuple[Planner, dict[int, Change]]
+) -> None:
+    late, at_once = session_of(model, chunks, case[0]), session_of(model, [joined(chunks)], case[0])
+    assert len(late.waiting) == 1
+    assert ask(model, late) == ask(model, at_once)
 
 
 def test_an_i_chunk_restarts_a_waiting_trunk(model: VideoModel, chunks: list[TokenChunk]) -> None:

@@ -82,6 +82,21 @@ def test_a_silent_controller_is_restarted() -> None:
     assert world.fleet.restarted == [CONTROLLER, CONTROLLER]
 
 
+def test_what_redis_could_not_tell_is_no_silence() -> None:
+    # Given a controller that is well
+    world = World(workers={"silent_s": 5})
+    world.pass_time(10)
+    # When Redis is away for longer than a controller may be silent
+    world.clock.advance(20)
+    world.silent = True
+    world.pass_time(5)
+    # Then it is not given up for that
+    assert world.fleet.restarted == []
+    # But for what it does not say afterwards
+    world.pass_time(2)
+    assert world.fleet.restarted == [CONTROLLER]
+
+
 def test_a_controller_that_never_speaks_is_restarted() -> None:
     world = World(workers={"silent_s": 5, "starting_s": 30})
     world.silent = True

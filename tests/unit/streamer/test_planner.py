@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,11 +12,20 @@ from torch import Tensor
 
 from operators import RLT
 from streamer.core.keyframes import KeyframePolicy
-from streamer.core.planner import ChunkPlan, PlanState, plan_chunk, positions, tubelet_times
+from streamer.core.planner import (
+    ChunkPlan,
+    PlanState,
+    after_gap,
+    plan_chunk,
+    positions,
+    tubelet_times,
+    when_asked,
+)
 from tests.unit.streamer.tiny import moving_square
 
 CELL = 16
 FOREVER = KeyframePolicy(interval_s=1e6, budget=1e6, cut_share=1.0)
+EACH_CHUNK = KeyframePolicy(interval_s=2.0, budget=1e6, cut_share=1.0)
 
 
 PLAIN = RLT()
@@ -122,3 +134,92 @@ def test_a_cut_is_one_for_both_tests() -> None:
     for operator in (PLAIN, ROBUST):
         plans = plan_all(frames, 4, KeyframePolicy(), operator)
         assert [p.reason for p in plans] == ["first", None, "cut"]
+
+
+def plan_one(
+    frames: Tensor,
+    state: PlanState | None,
+    *,
+    operator: RLT | None = PLAIN,
+    policy: KeyframePolicy = FOREVER,
+    before: int = 0,
+) -> tuple[ChunkPlan, PlanState]:
+    return plan_chunk(
+        frames,
+        [t / 2 for t in range(len(frames))],
+        state,
+        t0=0.0,
+        t1=len(frames) / 2,
+        operator=operator,
+        policy=policy,
+        tubelet=2,
+        cell_px=CELL,
+        tubelets_before=before,
+    )
+
+
+@pytest.mark.parametrize("operator", [PLAIN, ROBUST])
+def test_an_i_chunk_knows_what_a_p_chunk_would_have_kept(operator: RLT) -> None:
+    """The same pictures in groups of one chunk and in one group."""
+    frames = torch.from_numpy(moving_square(16))
+    alone = plan_all(frames, 4, EACH_CHUNK, operator)
+    together = plan_all(frames, 4, FOREVER, operator)
+    assert [p.kind for p in alone] == ["I"] * 4
+    assert [p.kind for p in together] == ["I"] + ["P"] * 3
+    assert [p.changed for p in together[1:]] == [
+        int(p.keep.sum()) / p.keep.numel() for p in together[1:]
+    ]
+    assert alone[0].changed == together[0].changed == 1.0
+    if operator is PLAIN:  # what it compares with is the tubelet before, whoever sent that
+        assert [p.changed for p in alone] == [p.changed for p in together]
+    assert all(0 < p.changed < 0.5 for p in alone[1:])
+    assert all(p.keep[0].all() for p in alone)
+
+
+def test_what_cannot_be_compared_has_changed_altogether() -> None:
+    still = torch.from_numpy(moving_square(1)).expand(4, -1, -1, -1)
+    wide = torch.from_numpy(moving_square(1, size=(80, 64))).expand(4, -1, -1, -1)
+    _, state = plan_one(still, None)
+    assert plan_one(still, state)[0].changed == 0.0
+    assert plan_one(still, when_asked(state))[0].changed == 0.0
+    assert plan_one(still, after_gap(state))[0].changed == 1.0
+    assert plan_one(wide, state)[0].changed == 1.0
+    # whatever else is the reason for the I-chunk
+    assert plan_one(wide, when_asked(state))[0].reason == "asked"
+    assert plan_one(wide, when_asked(state))[0].changed == 1.0
+    # and without an operator nothing is compared
+    _, kept = plan_one(still, None, operator=None)
+    assert plan_one(still, kept, operator=None)[0].changed == 1.0
+
+
+def test_what_was_asked_for_is_no_better_than_another_reason() -> None:
+    still = torch.from_numpy(moving_square(1)).expand(4, -1, -1, -1)
+    _, state = plan_one(still, None)
+    plan, after = plan_one(still, when_asked(state))
+    assert (plan.kind, plan.reason) == ("I", "asked")
+    assert plan_one(still, after)[0].kind == "P"
+    assert plan_one(still, when_asked(after_gap(state)))[0].reason == "gap"
+
+
+def test_a_stream_whose_pictures_are_gone_counts_on() -> None:
+    still = torch.from_numpy(moving_square(1)).expand(4, -1, -1, -1)
+    plan, state = plan_one(still, None, before=7)
+    assert (plan.kind, plan.reason, plan.first_tubelet) == ("I", "restart", 7)
+    assert plan_one(still, state, before=7)[0].first_tubelet == 9
+
+
+class CountingRLT(RLT):
+    """Counts its work."""
+
+    calls = 0
+
+    def select(self, *args: Any, **kwargs: Any) -> Any:
+        CountingRLT.calls += 1
+        return super().select(*args, **kwargs)
+
+
+def test_only_i_chunks_are_looked_at_twice() -> None:
+    frames = torch.from_numpy(moving_square(32))
+    plans = plan_all(frames, 4, KeyframePolicy(interval_s=8.0, cut_share=1.0), CountingRLT())
+    assert [p.kind for p in plans] == ["I", "P", "P", "P"] * 2
+    assert CountingRLT.calls == 9

@@ -46,6 +46,7 @@ class QueueContract:
             assert queue.last(job, stream) == 0
             assert queue.read(job, stream, after=0) == []
             assert queue.read_back(job, stream) == []
+            assert queue.outlines(job, stream, "head", after=0) == []
             assert queue.entry(job, stream, 1) is None
             assert queue.trim(job, stream, before=9) == 0
 
@@ -189,6 +190,7 @@ class QueueContract:
             lambda: queue.read(job, "tokens", after=0),
             lambda: queue.read_back(job, "tokens"),
             lambda: queue.entry(job, "tokens", 1),
+            lambda: queue.outlines(job, "tokens", "head", after=0),
             lambda: queue.last(job, "tokens"),
             lambda: queue.first(job, "tokens"),
             lambda: queue.length(job, "events"),
@@ -232,6 +234,7 @@ class QueueContract:
             lambda: queue.finish_job(job, {}),
             lambda: queue.read(job, "tokens", after=0, count=0),
             lambda: queue.read(job, "tokens", after=0, block_s=MAX_BLOCK_S + 1),
+            lambda: queue.outlines(job, "tokens", "head", after=0, count=0),
             lambda: queue.read_any("tokens", {job: 0}, count=0),
             lambda: queue.read_any("tokens", {job: 0}, block_s=-1.0),
         ):
@@ -254,6 +257,26 @@ class QueueContract:
         assert (queue.first(job, "tokens"), queue.last(job, "tokens")) == (1, 9)
         assert queue.length(job, "tokens") == 4
         assert queue.read(job, "tokens", after=5)[0].where == "job cam tokens entry 9"
+
+    def test_an_outline_leaves_out_what_is_large(self, queue: Queue, job: str) -> None:
+        # Given entries of different fields
+        assert queue.outlines(job, "tokens", "head", after=0) == []
+        queue.append(job, "tokens", 2, {"head": b"{}", "body": b"12345"})
+        queue.append(job, "tokens", 5, {"body": b"\xff"})
+        queue.append(job, "tokens", 6, {"head": b""})
+        # When one of them is asked for, then it alone comes, with the size of all
+        outlines = queue.outlines(job, "tokens", "head", after=0)
+        assert [outline.entry.number for outline in outlines] == [2, 5, 6]
+        assert [outline.entry.fields for outline in outlines] == [
+            {"head": b"{}"},
+            {},
+            {"head": b""},
+        ]
+        assert [outline.size for outline in outlines] == [15, 5, 4]
+        assert outlines[0].entry.where == "job cam tokens entry 2"
+        assert queue.outlines(job, "tokens", "head", after=2, count=1) == outlines[1:2]
+        assert queue.outlines(job, "tokens", "head", after=6) == []
+        assert queue.outlines(job, "events", "head", after=0) == []
 
     def test_streams_are_apart(self, queue: Queue, job: str) -> None:
         assert queue.create_job("other", RECORD)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import pytest
 import torch
 from transformers import DynamicCache
+from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextModel
 
 from operators import RLT
 from streamer.core.pipeline import Pipeline
-from streamer.language.decoding import Ask, answer
-from streamer.language.session import Session
+from streamer.language.cache import LayerCache
+from streamer.language.decoding import Answer, Ask, Decoding, answer
+from streamer.language.layers import run_layers
+from streamer.language.session import Session, read
+from streamer.language.span import Span
 from streamer.model import VideoModel
 from streamer.wire import TokenChunk
 from tests.unit.streamer.tiny import joined, moving_square, tiny_model
@@ -79,7 +85,10 @@ def test_incremental_equals_one_shot(model: VideoModel) -> None:
     chunks = tokens_of(model, moving_square(16))
     assert [c.head.kind for c in chunks] == ["I", "P", "P", "P"]
     assert 0 < chunks[1].head.tokens < chunks[1].head.dense
-    session = session_of(model, chunks)
+    session = Session(model)
+    for chunk in chunks:
+        session.append(chunk)
+        read([session])
     whole = joined(chunks)
     for ours, once in zip(trunk(session), trunk(session_of(model, [whole])), strict=True):
         torch.testing.assert_close(ours, once, atol=1e-4, rtol=1e-4)
@@ -133,3 +142,168 @@ def test_a_chunk_in_which_nothing_changed_costs_only_its_times(model: VideoModel
     assert session.length - before == len(
         model.layout.tokenizer.encode(text, add_special_tokens=False)
     )
+
+
+@pytest.mark.parametrize("read_before", [0, 1, 3])
+def test_what_nobody_asked_about_is_read_later_as_it_would_have_been_before(
+    model: VideoModel, read_before: int
+) -> None:
+    # Given a trunk of which some chunks are read one by one, and the others together
+    chunks = tokens_of(model, moving_square(16))
+    session, at_once = Session(model), Session(model)
+    for n, chunk in enumerate(chunks):
+        session.append(chunk)
+        if n < read_before:
+            read([session])
+        at_once.append(chunk)
+        read([at_once])
+    assert session.length == at_once.length
+    # Then it is the same
+    for late, early in zip(trunk(session), trunk(at_once), strict=True):
+        torch.testing.assert_close(late, early, atol=1e-4, rtol=1e-4)
+    assert session.length == session.layers[0].length
+
+
+def test_an_i_chunk_drops_what_nobody_asked_about(
+    model: VideoModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given two groups that nobody asked about
+    chunks = tokens_of(model, moving_square(8))
+    session = session_of(model, [*chunks, *chunks])
+    lengths: list[int] = []
+    run = network_run(lengths)
+    monkeypatch.setattr("streamer.language.session.run_layers", run)
+    # When somebody asks, then only the second is read, once
+    assert session.layers[0].length == session.length
+    assert lengths == [session.length]
+
+
+def network_run(lengths: list[int]) -> Callable[..., tuple[Span, list[LayerCache]]]:
+    """run_layers, which notes down how wide its spans are."""
+
+    def run(
+        network: Qwen3VLTextModel, span: Span, before: Sequence[LayerCache]
+    ) -> tuple[Span, list[LayerCache]]:
+        lengths.append(span.hidden.shape[1])
+        return run_layers(network, span, before)
+
+    return run
+
+
+def test_trunks_read_side_by_side_equal_those_read_singly(
+    model: VideoModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given sessions that have read something, nothing or all, and took up I- and P-chunks since
+    clip = tokens_of(model, moving_square(20))
+
+    def sessions() -> list[Session]:
+        found = []
+        for read_first, taken in ((0, 1), (1, 2), (2, 5), (1, 3), (3, 3), (0, 4)):
+            session = Session(model)
+            for chunk in clip[:read_first]:
+                session.append(chunk)
+            read([session])
+            for chunk in clip[read_first:taken]:
+                session.append(chunk)
+            found.append(session)
+        return found
+
+    together, singly = sessions(), sessions()
+    widths: list[int] = []
+    monkeypatch.setattr("streamer.language.session.run_layers", network_run(widths))
+    # When they are read side by side, then in fewer runs
+    read(together)
+    assert len(widths) < 5
+    for session in singly:
+        read([session])
+    # And each is as it is alone
+    for ours, alone in zip(together, singly, strict=True):
+        assert ours.length == alone.length == ours.layers[0].length
+        for a, b in zip(trunk(ours), trunk(alone), strict=True):
+            torch.testing.assert_close(a, b, atol=3e-5, rtol=1e-5)  # sums in another order
+        biases = zip(ours.layers, alone.layers, strict=True)
+        assert all(torch.equal(a.bias, b.bias) for a, b in biases)
+
+
+def test_each_answer_has_its_own_longest_length(model: VideoModel) -> None:
+    sessions = [session_of(model, tokens_of(model, moving_square(4))) for _ in range(3)]
+    asks = [
+        Ask(session=session, prompt=PROMPT, max_new_tokens=longest)
+        for session, longest in zip(sessions, (3, None, 7), strict=True)
+    ]
+    answers = answer(model, asks, max_new_tokens=5)
+    assert [said.output_tokens for said in answers] == [3, 5, 7]
+    assert answers[2].text.startswith(answers[1].text)
+    assert answers[1].text.startswith(answers[0].text)
+
+
+def test_answers_that_begin_and_end_at_any_time_are_what_they_are_alone(model: VideoModel) -> None:
+    """Their contexts' buffers are made anew when rows come and go, and when their room is used."""
+    # Given answers longer than the room of a buffer, which begin one after another
+    asks = {
+        n: Ask(
+            session=session_of(model, tokens_of(model, moving_square(4 * n))),
+            prompt=PROMPT,
+            max_new_tokens=longest,
+        )
+        for n, longest in ((1, 70), (2, 9), (3, 40), (4, 1))
+    }
+    decoding: Decoding[int] = Decoding(model, max_new_tokens=5)
+    answers: dict[int, Answer] = {}
+    for step in range(200):
+        if step % 3 == 0 and step // 3 + 1 in asks:
+            decoding.begin({step // 3 + 1: asks[step // 3 + 1]})
+        so_far = {row.key: decoding.text(row.key) for row in decoding.rows}
+        ended = decoding.step()
+        assert all(ended[n].text.startswith(so_far[n]) for n in ended)
+        answers |= ended
+        if len(answers) == len(asks):
+            break
+    # Then each is what it is alone
+    assert not decoding.rows
+    assert answers == {n: answer(model, [one], max_new_tokens=5)[0] for n, one in asks.items()}
+    assert answers[1].output_tokens == 70
+
+
+def test_questions_to_what_is_unread_are_answered_as_they_are_to_what_is_read(
+    model: VideoModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given sessions of unlike lengths, of which some have read a part, with one or two questions
+    clip = tokens_of(model, moving_square(20))
+
+    def asks() -> list[Ask]:
+        found = []
+        for n, (read_first, taken) in enumerate(((0, 1), (1, 2), (2, 5), (3, 3), (0, 4))):
+            session = session_of(model, clip[:read_first])
+            read([session])
+            for chunk in clip[read_first:taken]:
+                session.append(chunk)
+            found += [
+                Ask(session=session, prompt=prompt) for prompt in (PROMPT, "Why?")[: 1 + n % 2]
+            ]
+        return found
+
+    def answers(asks: list[Ask]) -> list[Answer]:
+        return answer(model, asks, max_new_tokens=12)
+
+    before, unread = asks(), asks()
+    read([ask.session for ask in before])
+    runs: list[int] = []
+    monkeypatch.setattr("streamer.language.session.run_layers", network_run(runs))
+    # When they are answered, then as ever
+    assert answers(unread) == answers(before)
+    # And what was unread was read together with the first question, which is in no trunk
+    assert 0 < len(runs) < 4
+    for ours, theirs in zip(unread, before, strict=True):
+        assert ours.session.layers[0].length == ours.session.length == theirs.session.length
+        for a, b in zip(trunk(ours.session), trunk(theirs.session), strict=True):
+            torch.testing.assert_close(a, b, atol=3e-5, rtol=1e-5)  # sums in another order
+
+
+def test_what_is_unread_is_bounded(model: VideoModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamer.language.session.UNREAD", 100)
+    session = Session(model)
+    for chunk in tokens_of(model, moving_square(20)):
+        session.append(chunk)
+        assert session.unread <= 100
+    assert session.length > 100

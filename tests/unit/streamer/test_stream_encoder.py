@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ import torch
 from operators import RLT, TokenOperator, build
 from streamer.actors.tokenize import encoder_for
 from streamer.core.keyframes import KeyframePolicy
+from streamer.core.pace import FULL, Thinning
 from streamer.core.pipeline import Pipeline
 from streamer.model import VideoModel
 from streamer.types import FrameChunk, Gap
@@ -268,3 +271,49 @@ def test_a_jobs_settings_reach_its_encoder(model: VideoModel) -> None:
     assert stream.pipeline.pixel == RLT(threshold=0.3)
     assert stream.pipeline.token == (build_token("tome", keep=0.25),)
     assert stream.policy == KeyframePolicy(interval_s=5.0, budget=3.0, cut_share=0.7)
+
+
+# Thinned out
+
+
+def test_a_higher_threshold_keeps_fewer_cells_and_carries_the_same(model: VideoModel) -> None:
+    chunks = chunks_of(faint_and_bright(12))
+    plain = encoded(encoder(model), chunks)
+    stream = encoder(model)
+    stream.encode(chunks[0])
+    relaxed = stream.encode(chunks[1], Thinning(threshold=2.0))
+    higher = encoder(model, threshold=0.2)
+    higher.encode(chunks[0])
+    assert same_chunk(relaxed, higher.encode(chunks[1]))
+    assert 0 < relaxed.head.tokens < plain[1].head.tokens
+    assert relaxed.head.changed < plain[1].head.changed
+    # and the next one is as if nothing had been
+    assert same_chunk(stream.encode(chunks[2], FULL), plain[2])
+
+
+@pytest.mark.parametrize("threshold", [-1.0, 0.0, None])
+def test_what_keeps_every_cell_goes_on_to(model: VideoModel, threshold: float | None) -> None:
+    chunk = chunks_of(moving_square(4))[0]
+    plain = encoder(model, threshold=threshold).encode(chunk)
+    relaxed = encoder(model, threshold=threshold).encode(chunk, Thinning(threshold=2.0))
+    assert same_chunk(plain, relaxed)
+
+
+@pytest.mark.parametrize(("frames", "left"), [(1, 1), (2, 2), (3, 2), (4, 2), (6, 3), (8, 4)])
+def test_half_the_frames_but_a_whole_tubelet(model: VideoModel, frames: int, left: int) -> None:
+    [chunk] = chunks_of(moving_square(frames), per_chunk=frames)
+    taken = range(0, frames, 2) if left < frames else range(frames)
+    assert len(taken) == left
+    fewer = replace(chunk, pts=chunk.pts[taken], frames=chunk.frames[taken])
+    halved = encoder(model).encode(chunk, Thinning(every=2))
+    assert same_chunk(halved, encoder(model).encode(fewer))
+    assert (halved.head.t0, halved.head.t1) == (chunk.t0, chunk.t1)
+
+
+def faint_and_bright(num_frames: int) -> np.ndarray:
+    """A still picture, in one corner of which something faint comes and goes, in another bright."""
+    frames = np.full((num_frames, 64, 80, 3), 90, dtype=np.uint8)
+    for t in range(num_frames):
+        frames[t, :16, :16] += 9 * (t // 2 % 2)
+        frames[t, 48:, 64:] += 90 * (t // 2 % 2)
+    return frames

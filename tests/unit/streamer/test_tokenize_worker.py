@@ -234,36 +234,61 @@ def test_a_worker_that_takes_over_is_not_ahead_of_what_was_said(model: VideoMode
     assert not second.ready()
 
 
-def test_groups_that_were_said_are_trimmed(model: VideoModel) -> None:
-    # Given groups of two chunks, and a caption side that is one chunk behind
-    job, queue = a_job(keyframes={"interval_s": 4.0}), RememberingQueue()
-    worker = tokenizer_of(model, job, FakeDecoder(chunks_of(moving_square(32))), queue)
-    first = []
-    for number in range(1, 9):
-        worker.step()
-        write_events(queue, job, upto=number - 1)
-        first.append(queue.first(JOB, "tokens"))
-    # Then what a new captioner would start from is kept, and no more than a group before it
-    assert [c.head.kind for c in decoded(queue)] == ["I", "P"] * 4
-    assert first == [1, 1, 1, 1, 3, 3, 5, 5]
+@pytest.mark.parametrize("died_after", range(2, 8))
+def test_an_i_chunk_that_was_asked_for_stays_one(model: VideoModel, died_after: int) -> None:
+    """The plan of a group follows from its chunks alone, whatever made it start."""
+    job, decoder = a_job(), FakeDecoder(chunks_of(moving_square(32)))
+    whole, queue = RememberingQueue(), RememberingQueue()
+
+    def written(queue: Queue, upto: int) -> Tokenizing:
+        tokenizing = tokenizer_of(model, job, decoder, queue)
+        while tokenizing.number <= upto:
+            if tokenizing.number == 3:
+                tokenizing.ask_keyframes(1)
+            write_one(tokenizing)
+        return tokenizing
+
+    # Given an I-chunk that was asked for once, and a writer that dies after it
+    run(written(whole, 4))
+    written(queue, died_after)
+    # When another takes its place, which knows that it was asked for
+    tokenizing = tokenizer_of(model, job, decoder, queue)
+    tokenizing.ask_keyframes(tokenizing.keyframes)
+    if died_after < 3:
+        tokenizing.ask_keyframes(1)
+    run(tokenizing)
+    # Then nobody can tell
+    assert [c.head.kind for c in decoded(whole)] == ["I", "P", "I", *"PPPPP"]
+    assert decoded(whole)[2].head.reason == "asked"
+    for chunk, expected in zip(decoded(queue), decoded(whole), strict=True):
+        assert same_chunk(chunk, expected), expected.head
 
 
-def test_a_worker_that_takes_over_goes_on_trimming(model: VideoModel) -> None:
-    job, queue = a_job(keyframes={"interval_s": 4.0}), RememberingQueue()
-    decoder = FakeDecoder(chunks_of(moving_square(32)))
-    for number in range(1, 9):
-        write_one(tokenizer_of(model, job, decoder, queue))
-        write_events(queue, job, upto=number)
-    assert queue.first(JOB, "tokens") == 5
-    assert [c.head.kind for c in decoded(queue)] == ["I", "P"] * 4
+def test_a_first_chunk_that_was_asked_for_is_no_reason_for_another(model: VideoModel) -> None:
+    queue, decoder = RememberingQueue(), FakeDecoder(chunks_of(moving_square(12)))
+    tokenizing = tokenizer_of(model, a_job(), decoder, queue)
+    tokenizing.ask_keyframes(3)
+    run(tokenizing)
+    assert [c.head.reason for c in decoded(queue)] == ["first", "", ""]
 
 
-def test_what_nobody_captioned_is_never_trimmed(model: VideoModel) -> None:
-    job, queue = a_job(keyframes={"interval_s": 4.0}), RememberingQueue()
-    worker = tokenizer_of(model, job, FakeDecoder(chunks_of(moving_square(32))), queue)
-    while worker.step():
-        pass
-    assert (queue.first(JOB, "tokens"), queue.length(JOB, "tokens")) == (1, 8)
+def test_placements_ask_for_i_chunks(model: VideoModel) -> None:
+    job, queue = a_job(), MemoryQueue()
+    created(queue, job)
+    worker = worker_of(model, queue, clips(job))
+    worker.take(placed(job, keyframes=4))
+    for _ in range(2):
+        worker.work()
+    worker.take(placed(job, keyframes=5))
+    for _ in range(2):
+        worker.work()
+    heads = [decode(e.fields).head for e in queue.read(JOB, "tokens", after=0)]
+    assert [(h.kind, h.reason) for h in heads] == [
+        ("I", "first"),
+        ("P", ""),
+        ("I", "asked"),
+        ("P", ""),
+    ]
 
 
 def test_a_source_that_fails_ends_the_job_with_its_sentence(model: VideoModel) -> None:
