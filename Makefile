@@ -15,8 +15,8 @@ else
 	@$(BIN)/streamer demo
 endif
 
-test: .venv/.installed-dev ## every test: unit, then integration on real Redis, Ray, sockets, decoders
-	@OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist loadfile tests/unit tests/integration
+test: .venv/.installed-dev ## every test: integration on real Redis, Ray, sockets, decoders, then unit
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist loadfile tests/integration tests/unit
 
 check: lint types unit ## lint, types, unit tests, direction of imports
 

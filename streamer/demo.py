@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
@@ -116,6 +116,10 @@ def write_clip(path: Path) -> None:
 
 
 class _Quiet(SimpleHTTPRequestHandler):
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # who has seen enough hangs up
+            super().handle()
+
     def log_message(self, format: str, *args: object) -> None:
         pass
 

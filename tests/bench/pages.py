@@ -1,6 +1,6 @@
 """The tables of figures in README.md, made from tests/bench/results.
 
-python -m tests.bench.readme
+python -m tests.bench.pages
 """
 
 from __future__ import annotations
@@ -97,7 +97,46 @@ def change() -> Iterator[str]:
     )
 
 
+def speaking() -> Iterator[str]:
+    """How often the LLM is asked on change."""
+    yield "| clip | chunks | asked about | |"
+    yield "|---|---|---|---|"
+    for row in results.read("speaking"):
+        told = f"{row['moments'].replace('/', ' of ')} moments told" if row["moments"] else ""
+        yield f"| {row['clip']} | {row['chunks']} | {float(row['share']):.0%} | {told} |"
+
+
+def batching() -> Iterator[str]:
+    """One captioner, its jobs' answers decoded one by one and together."""
+    rows = results.read("batching")
+    yield "| jobs | at once | captions/s | per CPU second | p50 | p90 |"
+    yield "|---|---|---|---|---|---|"
+    for row in rows:
+        yield (
+            f"| {row['jobs']} | {row['batch']} | {float(row['captions_s']):.0f} "
+            f"| {float(row['captions_cpu_s']):.0f} | {_ms(row['p50_ms'])} | {_ms(row['p90_ms'])} |"
+        )
+    yield ""
+    yield f"On {_machines(rows)} (`python -m tests.bench.batching`)."
+
+
+def soak() -> Iterator[str]:
+    """What creeps, per 1000 chunks of a job."""
+    yield "| | level | per 1000 chunks | 95 % interval | limit |"
+    yield "|---|---|---|---|---|"
+    for row in results.read("soak_slopes"):
+        slope, low, high = (float(row[name]) for name in ("slope", "low", "high"))
+        limit = "Ray's own" if row["name"].startswith("Ray: ") else f"± {float(row['limit']):.3g}"
+        yield (
+            f"| {row['series']}, {row['name']} | {float(row['level']):.0f} {row['unit']} "
+            f"| {slope:+.2f} | {low:+.2f} to {high:+.2f} | {limit} |"
+        )
+
+
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
+    "speaking": speaking,
+    "batching": batching,
+    "soak": soak,
     "kernels": kernels,
     "all kernels": all_kernels,
     "price": price,
