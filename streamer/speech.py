@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from streamer.wire import Check, build, integer, number, parse_json, text
 
 if TYPE_CHECKING:
     from streamer.adapters.queue import Entry
+    from streamer.jobs import Question
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,9 +23,15 @@ class Speech:
 
     speaking: Speaking = field(default_factory=Speaking)
     said: Mapping[str, str] = field(default_factory=dict)
-    """The last caption of each question that is asked on change, by the question's id."""
+    """The last caption of each question that is asked on change, by `said_key`."""
     level: int = 0
     """Of the last chunk that could be read."""
+
+
+def said_key(question: Question) -> str:
+    """Tells a question from another one that has, or had, its id."""
+    prompt = question.prompt.encode("utf-8", "surrogatepass")
+    return f"{question.id} {zlib.crc32(prompt):08x}"
 
 
 def encode_speech(speech: Speech) -> bytes:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol
@@ -31,7 +31,7 @@ from streamer.jobs import Job, JobStatus, Question, read_questions, read_status
 from streamer.language.decoding import Answer, Ask, Decoding
 from streamer.language.session import Session
 from streamer.model import VideoModel
-from streamer.speech import Speech, decode_speech, encode_speech
+from streamer.speech import Speech, decode_speech, encode_speech, said_key
 from streamer.wire import ChunkHead, decode
 from streamer.workers import Progress
 
@@ -52,7 +52,7 @@ class Desk(Protocol):
 
     @property
     def busy(self) -> bool:
-        """Whether `take` should be called again soon."""
+        """Whether `take` has work to do, beside looking for questions."""
 
     def take(self, *, room: int) -> Mapping[str, Ask]:
         """At most `room` new questions whose sessions are ready; called often."""
@@ -144,7 +144,9 @@ class Captioning:
         asked = tuple(
             question
             for question in questions
-            if question.when == "every" or decision.why or question.id not in self.speech.said
+            if question.when == "every"
+            or decision.why
+            or said_key(question) not in self.speech.said
         )
         self.turn = _Turn(
             head=head,
@@ -170,16 +172,22 @@ class Captioning:
         speech = Speech(
             speaking=turn.after,
             said={
-                question.id: answered[question.id].text
+                said_key(question): answered[question.id].text
                 if question.id in answered
-                else self.speech.said[question.id]
+                else self.speech.said[said_key(question)]
                 for question in turn.questions
                 if question.when == "on_change"
             },
             level=turn.head.level,
         )
-        self._write(turn.head.number, events, speech, turn)
+        self._write(turn.head.number, events, speech, turn, answers)
         return events[0]
+
+    def skip_to_end(self, last_chunk: int) -> None:
+        """All that was left to be captioned is gone."""
+        self.walls = (None, None)
+        self.t0 = self.t1
+        self._tell_no_chunk(last_chunk, "skipped", "trimmed")
 
     def is_finished(self, status: JobStatus) -> bool:
         """Whether every chunk there will ever be has its events."""
@@ -221,16 +229,21 @@ class Captioning:
         self._write(number, [event], speech)
 
     def _write(
-        self, number: int, events: list[Event], speech: Speech, turn: _Turn | None = None
+        self,
+        number: int,
+        events: list[Event],
+        speech: Speech,
+        turn: _Turn | None = None,
+        answers: Sequence[Answer] = (),
     ) -> None:
-        totals = self._totals(events, turn)
+        totals = self._totals(events, turn, answers)
         fields = encode_chunk_events(events, totals)
         self.queue.append(
             self.job.id, "events", number, {**fields, "speech": encode_speech(speech)}
         )
         self.said, self.totals, self.speech = number, totals, speech
 
-    def _totals(self, events: list[Event], turn: _Turn | None) -> Totals:
+    def _totals(self, events: list[Event], turn: _Turn | None, answers: Sequence[Answer]) -> Totals:
         before, kinds = self.totals, Counter(event.event for event in events)
         counted = replace(
             before,
@@ -242,7 +255,8 @@ class Captioning:
             levels=before.levels + kinds["level"],
             errors=before.errors + kinds["error"],
             t1=self.t1,
-            output_tokens=before.output_tokens + sum(event.output_tokens or 0 for event in events),
+            # of answers that say the same again too
+            output_tokens=before.output_tokens + sum(said.output_tokens for said in answers),
         )
         if turn is None:
             return counted
@@ -294,7 +308,8 @@ class Captioning:
         return events
 
     def _repeats(self, question: Question, said: Answer) -> bool:
-        return question.when == "on_change" and said.text == self.speech.said.get(question.id)
+        before = self.speech.said.get(said_key(question))
+        return question.when == "on_change" and said.text == before
 
     def _event(self, chunk: int, n: int, kind: EventKind, reason: str | None = None) -> Event:
         wall0, wall1 = self.walls
@@ -484,7 +499,9 @@ class CaptionWorker(JobWorker[Captioning]):
     def _take_asks(self) -> None:
         if self.desk is not None:
             room = max(1, self.batch // 2) - len(self.asks)
-            self.asks |= self.desk.take(room=max(0, room))
+            # to read a context is work, and may hang; to look for questions is none
+            with self.meter.step() if self.desk.busy else nullcontext():
+                self.asks |= self.desk.take(room=max(0, room))
 
     def _join_asks(self, *, most: int) -> bool:
         """Begins asks, each by itself: where one fails, it fails alone."""
@@ -543,12 +560,19 @@ class CaptionWorker(JobWorker[Captioning]):
         """Ends those that are through."""
         for job_id, record in self.queue.records(idle).items():
             with self.isolated(job_id):
-                status = read_status(record)
+                status, run = read_status(record), self.runs[job_id]
                 if status.finished:
                     self.over(job_id)
-                elif self.runs[job_id].is_finished(status):
+                elif run.is_finished(status):
                     self._finish(job_id, {"state": "failed" if status.error else "ended"})
                     self.over(job_id)
+                elif status.last_chunk is not None and self._is_gone(run, status.last_chunk):
+                    run.skip_to_end(status.last_chunk)
+
+    def _is_gone(self, run: Captioning, last_chunk: int) -> bool:
+        """Whether all chunks up to the last one that have no events were written, and trimmed."""
+        written = self.queue.last(run.job.id, "tokens") >= last_chunk
+        return written and not self.queue.read(run.job.id, "tokens", after=run.said, count=1)
 
     def _finish(self, job_id: str, fields: dict[str, str]) -> None:
         self.queue.finish_job(job_id, {**fields, "ended_at": f"{self.clock.now():.3f}"})

@@ -275,6 +275,7 @@ class RayFleet:
             get_if_exists=True,
             max_restarts=-1,
             max_task_retries=0,
+            enable_task_events=False,  # the head would keep a record of every call
             scheduling_strategy="SPREAD",
             **options,
         ).remote(name, self.settings, self.policy)

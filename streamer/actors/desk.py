@@ -17,8 +17,9 @@ import structlog
 from streamer.adapters.asks import AskRequest, Asks, Refused, Reply
 from streamer.adapters.clock import Clock
 from streamer.adapters.queue import Queue
+from streamer.archive import archived_as
 from streamer.core.pipeline import build_pipeline
-from streamer.errors import QueueError, StreamerError, StreamGone, WireError
+from streamer.errors import ArchiveError, QueueError, StreamerError, StreamGone, WireError
 from streamer.jobs import Job, read_job
 from streamer.language.decoding import Answer, Ask
 from streamer.language.session import Session, read
@@ -93,7 +94,8 @@ class AskDesk:
         older: Older | None = None,
         executor: Executor | None = None,
     ) -> None:
-        """name: the worker's. max_new_tokens: most of an answer. older: what left the queue.
+        """name: the worker's. max_new_tokens: most of an answer. older: what left the queue, given
+        a job's name in the archive.
 
         executor: fetches what is to be read, so that captions do not wait for that; None fetches
         it at once.
@@ -117,8 +119,9 @@ class AskDesk:
 
     @property
     def busy(self) -> bool:
-        """Whether contexts are being read, so that `take` should be called again soon."""
-        return bool(self._reading)
+        """Whether contexts are to be read, so that `take` should be called again soon."""
+        fetched = any(one.found.done() for one in self._fetching.values())
+        return fetched or bool(self._reading)
 
     def take(self, *, room: int) -> Mapping[str, Ask]:
         """At most `room` questions whose contexts have been read; does some of that reading."""
@@ -214,8 +217,16 @@ class AskDesk:
         else:
             t0 = 0.0 if request.t0 is None else request.t0
             t1 = math.inf if request.t1 is None else request.t1
-            excerpt = excerpt_of(self.queue, job.id, t0, t1, length=length, older=self.older)
+            older = self._older_of(job)
+            excerpt = excerpt_of(self.queue, job.id, t0, t1, length=length, older=older)
         return _Found(job=job, excerpt=excerpt, max_new_tokens=most)
+
+    def _older_of(self, job: Job) -> Older | None:
+        """What left the queue of this job, and of none that had its id before."""
+        if self.older is None:
+            return None
+        older, name = self.older, archived_as(job.id, job.created_at)
+        return lambda _, t0, t1: older(name, t0, t1)
 
     def _begin(self, fetched: _Fetching) -> None:
         key = fetched.request.id
@@ -226,6 +237,9 @@ class AskDesk:
             self._refuse(key, str(exc), exc.why)
         except StreamGone:
             self._refuse(key, f"job {fetched.request.job} was deleted", "gone")
+        except (QueueError, ArchiveError) as exc:  # its sentence is for who runs the service
+            log.warning("ask_failed", ask=key, reason=str(exc))
+            self._refuse(key, "what is stored cannot be read just now; try again", "failed")
         except StreamerError as exc:
             self._refuse(key, str(exc), "failed")
         except Exception as exc:  # noqa: BLE001  # see _crash
@@ -290,6 +304,7 @@ class AskDesk:
     def _forget(self, keys: set[str]) -> None:
         """Nobody waits for these any more; what is under way ends by itself, unheard."""
         for key in keys:
+            self.asks.done(key)
             if (fetching := self._fetching.pop(key, None)) is not None:
                 fetching.found.cancel()
             self._open.pop(key, None)

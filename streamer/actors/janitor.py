@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from threading import Event
+from threading import Event, Thread
 from typing import Protocol, get_args
 
 import structlog
@@ -14,7 +15,7 @@ import structlog
 from streamer.adapters.clock import Clock
 from streamer.adapters.queue import Entry, Outline, Queue, Stream
 from streamer.adapters.roster import Roster
-from streamer.archive import Archive
+from streamer.archive import Archive, archived_as
 from streamer.config import RetentionSettings
 from streamer.core.retention import Bounds, Shelf, Stretch
 from streamer.errors import ArchiveError, QueueError, StreamGone, WireError
@@ -37,16 +38,21 @@ LATE = 2.0
 """So many times events_s after its end a job goes, whether or not the archive takes it."""
 FIRST_DELAY_S, LONGEST_DELAY_S = 1.0, 60.0
 """Before an archive that failed is tried again."""
+WRITE_S = 60.0
+"""Most time for a file of the archive: one that hangs must not hold up the janitor."""
 
 log = structlog.get_logger(__name__)
 
 
 class Keeps(Protocol):
-    """Takes what leaves, as streamer.archive.Archive does. May raise ArchiveError."""
+    """Takes what leaves, as streamer.archive.Archive does. May raise ArchiveError and OSError.
 
-    def write_group(self, job_id: str, group: Stretch, entries: Iterator[Entry]) -> int: ...
+    A job has the name that archived_as gives it. Called from a thread of its own.
+    """
 
-    def write_events(self, job_id: str, block: Stretch, entries: Iterator[Entry]) -> int: ...
+    def write_group(self, job: str, group: Stretch, entries: Iterator[Entry], /) -> int: ...
+
+    def write_events(self, job: str, block: Stretch, entries: Iterator[Entry], /) -> int: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,11 +79,43 @@ class _TakenAway(Exception):
     """Another janitor was first."""
 
 
+class _Writing:
+    """Files on their way into the archive, one at a time, each waited for at most WRITE_S.
+
+    One that takes longer is left to itself; until it ends no other is begun.
+    """
+
+    def __init__(self) -> None:
+        self._last: Future[int] | None = None
+
+    def __call__(self, write: Callable[[], int]) -> int:
+        """What `write` returns or raises; ArchiveError where that takes too long."""
+        if self._last is not None and not self._last.done():
+            raise ArchiveError("an earlier file is still being written")
+        future: Future[int] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(write())
+            except BaseException as exc:  # noqa: BLE001  # raised again by who waits
+                future.set_exception(exc)
+
+        # no executor: its thread would be waited for when the process ends
+        Thread(target=run, name="archive", daemon=True).start()
+        self._last = future
+        wait([future], timeout=WRITE_S)
+        if not future.done():
+            raise ArchiveError(f"a file was not written within {WRITE_S:g} s")
+        return future.result()
+
+
 @dataclass(slots=True)
 class _Kept:
     """What is known of a job."""
 
     created_at: str
+    archive: str = ""
+    """Its name in the archive."""
     tokens: Shelf = field(default_factory=Shelf)
     events: Shelf = field(default_factory=Shelf)
     settled: bool = False
@@ -113,6 +151,7 @@ class Janitor:
         self.clock = clock
         self.archive = archive
         self.report = report
+        self.writing = _Writing()
         self.done = self.reported = Tidied()
         self.kept: dict[str, _Kept] = {}
         self.delay_s = 0.0
@@ -151,6 +190,7 @@ class Janitor:
         now = self.clock.now()
         try:
             delete_at, status = _delete_at(record), read_status(record)
+            kept.archive = _archived_as(job_id, record)
         except WireError as exc:
             if not kept.malformed:
                 log.warning("record_malformed", job=job_id, reason=str(exc))
@@ -258,9 +298,10 @@ class Janitor:
         if self.clock.monotonic() < self.retry_at:
             return False
         write = self.archive.write_group if stream == "tokens" else self.archive.write_events
+        name, entries = self.kept[job_id].archive, self._entries(job_id, stream, stretch)
         try:
-            size = write(job_id, stretch, self._entries(job_id, stream, stretch))
-        except ArchiveError as exc:
+            size = self.writing(lambda: write(name, stretch, entries))
+        except (ArchiveError, OSError) as exc:  # a full /tmp, e.g.
             self.delay_s = min(max(FIRST_DELAY_S, 2 * self.delay_s), LONGEST_DELAY_S)
             self.retry_at = self.clock.monotonic() + self.delay_s
             failures = self.done.archive_failures + 1
@@ -324,6 +365,15 @@ def _shelve_events(shelf: Shelf, outline: Outline, job_id: str) -> None:
         t1 = max(t0, decode_totals(outline.entry).t1)
     starts = (number - 1) // BLOCK != (shelf.seen - 1) // BLOCK
     shelf.add(number, t0=t0, t1=t1, size=outline.size, starts=starts)
+
+
+def _archived_as(job_id: str, record: Mapping[str, str]) -> str:
+    """A job's name in the archive."""
+    text = record.get("created_at", "0")
+    try:
+        return archived_as(job_id, float(text))
+    except (OverflowError, ValueError) as exc:
+        raise WireError(f"a job's record is malformed: created_at {text!r}") from exc
 
 
 def _delete_at(record: Mapping[str, str]) -> float | None:

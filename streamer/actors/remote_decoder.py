@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import FIRST_COMPLETED, Future
 from concurrent.futures import wait as wait_for
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import ray
@@ -69,6 +69,7 @@ class RemoteDecoder:
         self.reading = reading
         self.clock = clock
         self.actors = actors or RayActors()
+        self.closed = False
         self.worker: str | None = None
         self.handle: Any = None
         self.asked: _Asked | None = None
@@ -114,7 +115,7 @@ class RemoteDecoder:
 
     def close(self) -> None:
         self.use(None)
-        self.got = None
+        self.got, self.closed = None, True
 
     def _ask(self, start_s: float, wall_s: float | None) -> None:
         self.asked = None
@@ -139,6 +140,7 @@ class RemoteDecoder:
         self.lost = self.late = 0
         if isinstance(read, NotYet):
             self.live = True
+            self.reading = replace(self.reading, live=True)  # nobody need ask its server again
             self._ask(asked.start_s, wall_s)
         else:
             self.got = (asked.start_s, read)
@@ -179,7 +181,7 @@ class RemoteDecoders:
 
     def of(self, job: Job) -> RemoteDecoder:
         decoder = RemoteDecoder(Reading.of(job), self.clock)
-        self.all = [*(kept for kept in self.all if kept.worker is not None), decoder]
+        self.all = [*(kept for kept in self.all if not kept.closed), decoder]
         return decoder
 
     def wait(self) -> None:

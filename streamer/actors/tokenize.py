@@ -315,15 +315,19 @@ class TokenizeWorker(JobWorker[Tokenizing]):
         decoder = self.decoder_of(job)
         placement = self.placements[job.id]
         decoder.use(placement.decode)
-        return Tokenizing(
-            job,
-            decoder,
-            self.queue,
-            self.clock,
-            self.encoder_of(job),
-            unread_bytes=self.unread_bytes,
-            keyframes=placement.keyframes,
-        )
+        try:
+            return Tokenizing(
+                job,
+                decoder,
+                self.queue,
+                self.clock,
+                self.encoder_of(job),
+                unread_bytes=self.unread_bytes,
+                keyframes=placement.keyframes,
+            )
+        except BaseException:
+            decoder.close()
+            raise
 
     def is_over(self, status: JobStatus) -> bool:
         return status.finished or status.last_chunk is not None

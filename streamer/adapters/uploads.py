@@ -6,12 +6,14 @@ a URL into a job, and it accepts none from a request.
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Protocol
 
 from streamer.errors import SourceError
@@ -19,6 +21,7 @@ from streamer.errors import SourceError
 SCHEME = "upload:"
 PIECE = 1 << 20
 """Bytes that are moved at once."""
+_FOLDER = "streamer-upload-"
 
 
 class Uploads(Protocol):
@@ -61,11 +64,31 @@ def gone(upload_id: str) -> SourceError:
 def on_disk(uploads: Uploads, upload_id: str) -> Iterator[Path]:
     """The upload as a file, alone in a folder of its own, for as long as the context lasts.
 
-    Raises SourceError when there is no such upload, QueueError.
+    Folders that a killed process has left go as well. Raises SourceError when there is no such
+    upload, QueueError.
     """
-    with TemporaryDirectory(prefix="streamer-upload-") as folder:
+    _tidy(Path(gettempdir()))
+    with TemporaryDirectory(prefix=f"{_FOLDER}{os.getpid()}-") as folder:
         path = Path(folder) / "video"
         with path.open("wb") as file:
             for piece in uploads.open(upload_id):
                 file.write(piece)
         yield path
+
+
+def _tidy(temporary: Path) -> None:
+    """Removes the folders of processes that are no more."""
+    for folder in temporary.glob(f"{_FOLDER}*-*"):
+        pid = folder.name.removeprefix(_FOLDER).partition("-")[0]
+        if pid.isdecimal() and not _is_alive(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)  # of somebody else, or removed meanwhile
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # somebody else's, or no pid at all
+        return True
+    return True

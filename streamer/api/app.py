@@ -75,8 +75,9 @@ def create_app(
     app.include_router(watch_page())
     handle_errors(app)
     describe(app)
-    app.add_middleware(Bodies, max_upload_bytes=settings.api.max_upload_bytes)
-    if not settings.api.tokens:
-        app.add_middleware(LocalOnly, host=settings.api.host)
+    limits = settings.api
+    app.add_middleware(Bodies, max_upload_bytes=limits.max_upload_bytes, tokens=limits.tokens)
+    if not limits.tokens:
+        app.add_middleware(LocalOnly, host=limits.host)
     app.add_middleware(HttpMetrics, counts=counts, clock=clock)
     return app

@@ -159,7 +159,7 @@ async def answer_stream(service: Service, request: AskRequest) -> AsyncIterator[
                 if reply.done:
                     return
             if service.clock.monotonic() - started >= service.settings.api.answer_s:
-                raise Refusal(504, _late(service))
+                raise Refusal(504, _late(service), members={"code": "timeout"})
             await anyio.sleep(pause_s)
             pause_s = min(LATER_S, pause_s * SLOWER)
     finally:

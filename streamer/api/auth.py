@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security.utils import get_authorization_scheme_param
 
 from streamer.api.problems import Refusal
 from streamer.api.service import Here
@@ -59,11 +60,7 @@ async def identify(
     given = bearer.credentials if bearer else None
     if given is None and cookie and request.method == "GET":
         given = unquote(cookie)
-    if given is None:
-        raise _unknown("a token is needed: Authorization: Bearer …", "")
     owner = _owner(given, tokens)
-    if owner is None:
-        raise _unknown("the token is not known", ', error="invalid_token"')
     return Caller(tenant=owner.name, admin=owner.admin, max_jobs=owner.max_jobs)
 
 
@@ -78,12 +75,23 @@ Known = Annotated[Caller, Depends(identify)]
 Admin = Annotated[Caller, Depends(administrate)]
 
 
-def _owner(given: str, tokens: Sequence[TokenSettings]) -> TokenSettings | None:
-    """Takes as long for every token, known or not."""
+def check_bearer(authorization: str | None, tokens: Sequence[TokenSettings]) -> None:
+    """Raises Refusal (401) for a header of one who is not known, where there are tokens."""
+    scheme, given = get_authorization_scheme_param(authorization)
+    if tokens:
+        _owner(given if scheme.lower() == "bearer" else None, tokens)
+
+
+def _owner(given: str | None, tokens: Sequence[TokenSettings]) -> TokenSettings:
+    """Takes as long for every token, known or not. Raises Refusal (401)."""
+    if not given:
+        raise _unknown("a token is needed: Authorization: Bearer …", "")
     digest, found = _digest(given), None
     for token in tokens:
         if hmac.compare_digest(digest, _digest(token.token.get_secret_value())):
             found = token
+    if found is None:
+        raise _unknown("the token is not known", ', error="invalid_token"')
     return found
 
 

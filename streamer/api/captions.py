@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import replace
 from itertools import takewhile
 from typing import Annotated, Literal
 
+import structlog
 from fastapi import APIRouter, Path, Query, Response
 from starlette.responses import StreamingResponse
 
@@ -19,14 +22,14 @@ from streamer.api.reading import START, Reading
 from streamer.api.schemas import QUESTION_ID
 from streamer.api.service import Here, Service
 from streamer.api.tail import standing
-from streamer.errors import StreamGone, WireError
+from streamer.archive import archived_as
+from streamer.errors import ArchiveError, StreamGone, WireError
 from streamer.events import Event, decode_chunk_events
-from streamer.jobs import read_job
+from streamer.jobs import Job, read_job
+from streamer.speech import decode_speech
 
 TOLD = ("caption", "unchanged", "gap", "skipped", "error")
 """Events that an export in JSON has."""
-BEFORE_S = 600.0
-"""How long before its beginning an export looks for a text that is still true."""
 LAST_OF_CHUNK = 999_999
 """Behind every event of a chunk."""
 PIECE = 64 << 10
@@ -38,6 +41,8 @@ MEDIA_TYPES: dict[Format, str] = {
     "vtt": "text/vtt; charset=utf-8",
     "srt": "application/x-subrip; charset=utf-8",
 }
+
+log = structlog.get_logger(__name__)
 
 router = APIRouter(prefix="/v1/jobs/{job}", tags=["events"])
 
@@ -90,15 +95,16 @@ def export_captions(
     """All captions so far, or those of a span: of a running job too, as far as it has come.
 
     In JSON every `caption`, `unchanged`, `gap`, `skipped` and `error`, as the event stream has
-    them. In subtitles a caption lasts while it is true: `unchanged` prolongs it, a gap ends it.
+    them. In subtitles a caption lasts while it is true: `unchanged` prolongs it, a gap ends it, and
+    an `unchanged` behind the gap begins it again.
     """
     until = math.inf if end is None else end
     if until <= start:
         raise Refusal(400, f"to={end:g} is not after from={start:g}")
-    since = start if format == "json" else max(0.0, start - BEFORE_S)
+    read = decode_chunk_events if format == "json" else _spoken
     told = (
         event
-        for event in _events(here, found, _place(here.queue, found.id, since))
+        for event in _events(here, found, _place(here.queue, found.id, start), read)
         if question is None or event.question in (None, question)
     )
     spoken = takewhile(lambda event: event.t0 < until, told)
@@ -116,27 +122,57 @@ def export_captions(
     )
 
 
-def _events(here: Service, found: Found, after: int) -> Iterator[Event]:
+def _events(
+    here: Service, found: Found, after: int, decode: Callable[[Entry], list[Event]]
+) -> Iterator[Event]:
     """The events of all chunks behind one, from the archive and from Redis, as far as they go."""
-    kept = here.queue.first(found.id, "events")
-    if here.archive is not None and after + 1 < kept:
-        for entry in here.archive.events(found.id, after):
-            if entry.number >= kept:
-                break
-            after = entry.number
-            yield from decode_chunk_events(entry)
+    job = read_job(found.id, found.record)
     reading = Reading(
         here.queue,
-        found.id,
+        job.id,
         behind=(after, LAST_OF_CHUNK) if after else START,
-        chunk_s=read_job(found.id, found.record).settings.source.chunk_s,
+        chunk_s=job.settings.source.chunk_s,
+        decode=decode,
     )
     finished = standing(found.record).finished
     while not reading.caught_up:
         try:
+            yield from _archived(here, job, reading)
             yield from reading.next(finished)
         except StreamGone:  # deleted meanwhile
             return
+
+
+def _archived(here: Service, job: Job, reading: Reading) -> Iterator[Event]:
+    """What comes next and has left Redis, as far as the archive has it and can be read."""
+    came_to = -1
+    while here.archive is not None and reading.after > came_to:  # more may leave meanwhile
+        kept = here.queue.first(job.id, "events") or here.queue.last(job.id, "events") + 1
+        if reading.after + 1 >= kept:
+            return
+        came_to = reading.after
+        try:
+            for entry in here.archive.events(archived_as(job.id, job.created_at), came_to):
+                if entry.number >= kept:
+                    break
+                yield from reading.take(entry)
+        except ArchiveError as exc:
+            log.error("record_malformed", reason=str(exc))
+            said = "the archive cannot be read from here on; the service's log says more"
+            yield reading.malformed(reading.after + 1, said)
+            return
+
+
+def _spoken(entry: Entry) -> list[Event]:
+    """A chunk's events, where `unchanged` has the text that it stands for."""
+    events = decode_chunk_events(entry)
+    said: dict[str, str] = {}
+    with suppress(WireError):  # the events are worth more than what is known beside them
+        said = {key.rsplit(" ", 1)[0]: text for key, text in decode_speech(entry).said.items()}
+    return [
+        replace(event, text=said.get(event.question or "")) if event.event == "unchanged" else event
+        for event in events
+    ]
 
 
 def _place(queue: Queue, job_id: str, start_s: float) -> int:
@@ -147,9 +183,9 @@ def _place(queue: Queue, job_id: str, start_s: float) -> int:
     first = low
     while low <= high:
         middle = (low + high) // 2
-        entry = queue.entry(job_id, "events", middle)
-        if entry is None or _end_s(entry) <= start_s:  # None: trimmed meanwhile
-            low = middle + 1
+        found = queue.read(job_id, "events", after=middle - 1, count=1)  # `middle` may be trimmed
+        if not found or _end_s(found[0]) <= start_s:
+            low = (found[0].number if found else middle) + 1
         else:
             high = middle - 1
     return high if high >= first else 0

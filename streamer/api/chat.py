@@ -157,14 +157,15 @@ async def _streamed(
 ) -> AsyncGenerator[bytes]:
     silent_since = here.clock.monotonic()
     async with aclosing(said_by):
+        last, sent = Reply(n=0), ""
         yield chat.delta({"role": "assistant", "content": ""})
-        last = Reply(n=0)
         try:
             async for reply in said_by:
                 now = here.clock.monotonic()
                 if reply is not None:
-                    new, last = reply.text[len(last.text) :], reply
-                    if new:
+                    last, new = reply, reply.text[len(sent) :]
+                    if new:  # none while who took the question over has said less
+                        sent += new
                         yield chat.delta({"content": new})
                         silent_since = now
                 elif now - silent_since >= here.settings.api.keep_alive_s:

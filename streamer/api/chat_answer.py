@@ -20,7 +20,7 @@ from streamer.api.found import find
 from streamer.api.job_views import JobViews
 from streamer.api.problems import Refusal
 from streamer.api.service import Service
-from streamer.api.submission import submit_for_one_answer
+from streamer.api.submission import check_fits, submit_for_one_answer
 from streamer.errors import QueueError
 from streamer.views import JobView
 
@@ -52,6 +52,7 @@ def prepare(here: Service, caller: Caller, question: ChatQuestion) -> Subject:
         return Subject(job=found.id, own=False, upload=None, deadline=deadline)
     upload = None
     if question.video is not None:
+        check_fits(here, caller)  # before many bytes go where they would be of no use
         upload = here.uploads.put(question.video, keep_s=kept_s)
     try:
         job = submit_for_one_answer(

@@ -33,7 +33,8 @@ class Cue:
 def cues(events: Iterable[Event]) -> Iterator[Cue]:
     """What was said, for as long as it was true: `unchanged` prolongs the question's last cue.
 
-    So does the same text again. A gap, a skip and an error end a cue.
+    So does the same text again. A gap, a skip and an error end a cue; an `unchanged` behind them
+    begins one where it has the text that it stands for.
     """
     begun: deque[Cue] = deque()
     growing: dict[str, Cue] = {}
@@ -55,7 +56,9 @@ def cues(events: Iterable[Event]) -> Iterator[Cue]:
 
 def _told(event: Event, question: str, before: Cue | None) -> Cue | None:
     """The question's cue after an event, which may be the one before, prolonged."""
-    text = before.text if event.event == "unchanged" and before else event.text
+    text = event.text
+    if text is None and event.event == "unchanged" and before:
+        text = before.text
     if event.event == "error" or text is None:
         return None
     if before and text == before.text and event.t1 - before.t0 <= LONGEST_S:

@@ -112,7 +112,10 @@ def get_job(found: Asked, here: Here) -> JobView:
     responses=documented(404),
 )
 def delete_job(found: Asked, here: Here) -> None:
-    """Ends the job, if it runs, and deletes everything that is stored of it."""
+    """Ends the job, if it runs, and deletes everything that is stored of it.
+
+    What was archived stays there.
+    """
     here.queue.delete_job(found.id)
 
 

@@ -119,7 +119,8 @@ _MEANINGS = {
     413: "The body is too long: 256 KiB, or what `api.max_upload_bytes` allows a video.",
     415: "The body is not JSON.",
     422: "Fields of the request are wrong; `errors` names them.",
-    429: "One more job would be too many: `active` of `limit` jobs run, `fits` more fit.",
+    429: "One too many: of jobs (`active` of `limit` run, `fits` more fit), of waiting questions, "
+    "or of videos in requests.",
     500: "An error of the service; its log says more.",
     503: "Redis is away; try again after `Retry-After` seconds.",
     504: "There was no answer within `api.answer_s`.",

@@ -23,8 +23,8 @@ from streamer.sources.guard import FetchPolicy
 class PastEvents(Protocol):
     """Where events are that have left the queue."""
 
-    def events(self, job_id: str, after: int) -> Iterator[Entry]:
-        """A job's entries with a number over `after`, oldest first."""
+    def events(self, name: str, after: int, /) -> Iterator[Entry]:
+        """Entries with a number over `after`, oldest first; name: the job's, by archived_as."""
         ...
 
 

@@ -10,6 +10,7 @@ from hashlib import sha256
 
 from pydantic import ValidationError
 
+from streamer.adapters.queue import Room, check_room
 from streamer.api.auth import Caller
 from streamer.api.pipelines import pipeline_problems
 from streamer.api.problems import Refusal, field_problems, invalid
@@ -87,6 +88,15 @@ def submit_for_one_answer(
     return job.id
 
 
+def check_fits(service: Service, caller: Caller) -> None:
+    """Raises Refusal (429) while no further job of the caller fits."""
+    free, active = room(service.settings, service.roster, caller), service.queue.active()
+    try:
+        check_room(free, active, caller.tenant)
+    except NoRoom as exc:
+        raise _full(str(exc), free, active, caller.tenant) from exc
+
+
 def _check_url(service: Service, url: str) -> None:
     try:
         check_url(url, service.policy)
@@ -101,13 +111,17 @@ def _create(service: Service, caller: Caller, job: Job, more: Mapping[str, str])
     try:
         return service.queue.create_job(job.id, record, tenant=job.tenant, room=free)
     except NoRoom as exc:
-        now = occupancy(free, service.queue.active(), job.tenant)
-        raise Refusal(
-            429,
-            str(exc),
-            headers={"Retry-After": RETRY_S},
-            members={"fits": 0, "limit": now.limit, "active": now.active},
-        ) from exc
+        raise _full(str(exc), free, service.queue.active(), job.tenant) from exc
+
+
+def _full(said: str, free: Room, active: Mapping[str, str], tenant: str) -> Refusal:
+    now = occupancy(free, active, tenant)
+    return Refusal(
+        429,
+        said,
+        headers={"Retry-After": RETRY_S},
+        members={"fits": 0, "limit": now.limit, "active": now.active},
+    )
 
 
 def _questions(settings: Settings, asked: Sequence[QuestionRequest] | None) -> tuple[Question, ...]:

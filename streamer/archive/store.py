@@ -105,17 +105,24 @@ class FsspecStore:
         self.protocol = protocol
 
     def put(self, name: str, fill: Fill) -> int:
-        path = self._path(name)
-        with tempfile.NamedTemporaryFile(prefix="streamer-archive-") as whole:
-            fill(cast(BinaryIO, whole))
-            whole.flush()
-            size = whole.tell()
-            try:
-                self.system.makedirs(path.rpartition("/")[0], exist_ok=True)
-                self.system.put_file(whole.name, path)
-            except Exception as exc:
-                raise ArchiveError(f"{self._shown(name)} cannot be written: {_told(exc)}") from exc
+        try:
+            with tempfile.NamedTemporaryFile(prefix="streamer-archive-") as whole:
+                fill(cast(BinaryIO, whole))
+                whole.flush()
+                size = whole.tell()
+                self._send(whole.name, name)
+        except OSError as exc:  # a full /tmp, e.g.
+            said = f"a temporary file for {self._shown(name)} cannot be written: {_told(exc)}"
+            raise ArchiveError(said) from exc
         return size
+
+    def _send(self, file: str, name: str) -> None:
+        path = self._path(name)
+        try:
+            self.system.makedirs(path.rpartition("/")[0], exist_ok=True)
+            self.system.put_file(file, path)
+        except Exception as exc:
+            raise ArchiveError(f"{self._shown(name)} cannot be written: {_told(exc)}") from exc
 
     def names(self, folder: str) -> list[str]:
         path = self._path(folder)

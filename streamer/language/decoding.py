@@ -119,7 +119,8 @@ class Decoding(Generic[K]):
     def text(self, key: K) -> str:
         """What an answer in the making is so far."""
         [row] = [row for row in self.rows if row.key == key]
-        return self._text(row)
+        # of a character that is several tokens, the first ones alone are read as this mark
+        return self._text(row).rstrip("\ufffd").rstrip()
 
     def drop(self, keys: set[K]) -> None:
         """Gives up answers."""

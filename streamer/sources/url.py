@@ -33,7 +33,9 @@ def _redact(url: str) -> str:
         rest = rest.lstrip("/")
     if scheme.lower() == "file" and (rest.startswith("/") or not mark.endswith("//")):
         return url
-    rest, query, _ = _cut(rest)
+    rest, query, tail = _cut(rest)
+    if query and ":" in rest and "/" not in rest and "@" not in rest and "@" in tail:
+        rest, query, _ = _cut(tail.rpartition("@")[2])  # a "?" or "#" in the password
     authority, slash, path = rest.partition("/")
     if "@" in authority:
         authority = authority.rpartition("@")[2]

@@ -22,12 +22,13 @@ from streamer.adapters.queue import Stream
 from streamer.adapters.redis_client import connect
 from streamer.adapters.redis_queue import RedisQueue, stream_key
 from streamer.adapters.redis_server import EmbeddedRedis
-from streamer.archive import Archive
+from streamer.archive import Archive, archived_as
 from streamer.config import RetentionSettings
 from streamer.supervisor import Process, Supervisor
 from tests.unit.streamer.long_stream import RECORD, write_caption, write_chunk
 
 JOB = "cam"
+NAME = archived_as(JOB, float(RECORD["created_at"]))
 CHUNKS = 10_000
 GROUP = 10
 MIB = 1 << 20
@@ -120,8 +121,8 @@ def test_two_janitors_and_a_writer_lose_nothing_and_keep_nothing_twice(
         finally:
             ended.set()
         archived = sum(each.result(30) for each in tidying)
-        groups = [entry.number for entry in archive.groups(JOB, 0, 1e6)]
-        events = [entry.number for entry in archive.events(JOB)]
+        groups = [entry.number for entry in archive.groups(NAME, 0, 1e6)]
+        events = [entry.number for entry in archive.events(NAME)]
         assert len(groups) > 900
         assert groups + numbers(queue, "tokens") == list(range(1, 1001))
         assert events + numbers(queue, "events") == list(range(1, 1001))

@@ -63,14 +63,19 @@ def _read_http(task: Task, out: IO[bytes]) -> None:
     shown = redact(task.url)
     transport = GuardedTransport(task.policy)
     with closing(transport):
-        feed = HttpFeed(task.url, Fetcher(task.limits, transport), resume=task.place)
+        feed = HttpFeed(
+            task.url,
+            Fetcher(task.limits, transport),
+            resume=task.place,
+            again=task.anchor is not None,
+        )
         sender: _Sender | None = None
         for stretch in feed.stretches():
             if sender is None:
                 anchor = task.anchor
                 if anchor is not None and not stretch.continuous:
                     anchor = replace(anchor, offset=None)
-                sender = _Sender(task, Timeline(anchor), out)
+                sender = _Sender(task, Timeline(anchor, behind_s=stretch.behind_s), out)
             else:
                 sender.timeline.begin(follows=stretch.continuous, missed_s=stretch.missed_s)
             with closing(Opened(stretch.file, shown, task.limits)) as opened:

@@ -78,6 +78,7 @@ class Cutter:
 
     def _show(self, count: int, picture: Picture, epoch: float) -> Iterator[FrameChunk]:
         self._picture = picture
+        self.reason = _SILENT
         for _ in range(count):
             self._last += 1
             if not self._held:

@@ -93,14 +93,23 @@ class Due:
     continuous: bool
     """Whether it follows the one before; of the first one behind a place: whether its clock is that
     of the one before."""
+    behind_s: float
+    """How much media the playlist has from its start on."""
 
 
 class LivePlaylist:
     """Which segment comes next, by a playlist that is asked for again and again."""
 
     def __init__(
-        self, found: Found, fetcher: Fetcher, clock: Clock, *, after: Place | None = None
+        self,
+        found: Found,
+        fetcher: Fetcher,
+        clock: Clock,
+        *,
+        after: Place | None = None,
+        again: bool = False,
     ) -> None:
+        """after: where reading goes on. again: somebody has read before, who knows how far."""
         self._fetcher = fetcher
         self._clock = clock
         self._url, self._shown = found.url, found.shown
@@ -111,6 +120,7 @@ class LivePlaylist:
         self._number = 0
         self._missed_s = 0.0
         self._continuous = False
+        self._again = again
         self._after = after
         if after is None:
             self._join()
@@ -140,7 +150,9 @@ class LivePlaylist:
                 known = self._after.mark.recording == segment.recording
                 follows, self._after = not segment.breaks and (follows or known), None
             continuous, self._continuous = self._continuous and follows, True
-            return Due(segment=segment, missed_s=missed_s, continuous=continuous)
+            playlist = self._playlist
+            behind_s = 0.0 if playlist.ended else playlist.duration_s - segment.start_s
+            return Due(segment=segment, missed_s=missed_s, continuous=continuous, behind_s=behind_s)
 
     def skip(self, due: Due) -> None:
         """Counts a segment that cannot be had as missed."""
@@ -218,13 +230,15 @@ class LivePlaylist:
         self._number = new.first
 
     def _join(self) -> None:
-        """Goes on near the newest segment; at the first one of what has ended."""
+        """Goes on near the newest segment; at the first one of what has ended, once."""
         playlist = self._playlist
         self._number, self._missed_s, self._continuous = playlist.first, 0.0, False
         if not playlist.ended:
             latest_s = playlist.duration_s - _EDGE * self._target_s
             early = [s.number for s in playlist.segments if s.start_s <= latest_s + 1e-3]
             self._number = max(early, default=playlist.first)
+        elif self._again:
+            self._number = _end(playlist)
 
 
 def _end(playlist: Playlist) -> int:
@@ -280,7 +294,12 @@ class HlsFeed:
                 self._settle()
                 file = _StretchFile(self, begun)
                 due = begun.due
-                yield Stretch(file=file, missed_s=due.missed_s, continuous=due.continuous)
+                yield Stretch(
+                    file=file,
+                    missed_s=due.missed_s,
+                    continuous=due.continuous,
+                    behind_s=due.behind_s,
+                )
                 if file.failure is not None:
                     raise file.failure
                 if file.ended:
@@ -397,8 +416,9 @@ def open_feed(
     *,
     shown: str,
     resume: str | None,
+    again: bool = False,
 ) -> HlsFeed:
     """The feed of the playlist at a URL, of which `file` is unread. Raises: SourceError."""
     found = find_playlist(file, url, fetcher, shown=shown)
     after = Place.read(resume) if resume else None
-    return HlsFeed(LivePlaylist(found, fetcher, clock, after=after), fetcher)
+    return HlsFeed(LivePlaylist(found, fetcher, clock, after=after, again=again), fetcher)

@@ -68,11 +68,14 @@ class HttpFeed:
         fetcher: Fetcher,
         *,
         resume: str | None = None,
+        again: bool = False,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
+        """again: the source was read before, be it that nobody knows up to where."""
         self._url = url
         self._fetcher = fetcher
         self._resume = resume
+        self._again = again
         self._clock = clock
         self._reading: HlsFeed | _GrowingFile | None = None
 
@@ -103,7 +106,13 @@ class HttpFeed:
         try:
             if is_playlist(file):
                 self._reading = feed = open_feed(
-                    file, url, self._fetcher, self._clock, shown=shown, resume=self._resume
+                    file,
+                    url,
+                    self._fetcher,
+                    self._clock,
+                    shown=shown,
+                    resume=self._resume,
+                    again=self._again,
                 )
                 yield from feed.stretches()
             elif file.size is None:

@@ -61,8 +61,8 @@ def write(stream: IO[bytes], message: Message) -> None:
 def read(stream: IO[bytes], *, max_pixels: int) -> Message | None:
     """The next message; None when there are no more. Raises: Garbled."""
     line = stream.readline(_LONGEST_LINE)
-    if not line:
-        return None
+    if not line or (len(line) < _LONGEST_LINE and not line.endswith(b"\n")):
+        return None  # it ended, perhaps in the middle of one
     try:
         head = json.loads(line)
         message = _decode(head)

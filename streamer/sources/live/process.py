@@ -119,6 +119,10 @@ class DecodingProcess:
             except Garbled as exc:
                 self.end = f"{redact(self._task.url)}: its decoding process sent {exc}"
                 self._process.kill()
+            except Exception as exc:  # its source must know, and begins another
+                self.end = f"{redact(self._task.url)}: its pictures were lost ({exc!r})"
+                log.exception("live_pictures_lost", source=redact(self._task.url))
+                self._process.kill()
         if self.end is None:
             self.end = f"{redact(self._task.url)}: its decoding process ended ({self._code()})"
         self._take(self, None)

@@ -25,7 +25,8 @@ _MOST_ADDRESSES = 4
 _PIECE = 1 << 16
 _LONGEST_LINE = 4 << 10  # that the library reads
 _FIRST = b"RTSP/"
-_REDIRECT = re.compile(rb"RTSP/[^ \t\n]*[ \t][\s+0]*3\d\d")
+# the library's atoi() wraps at 32 bits: 4294967598 is a 302 to it
+_REDIRECT = re.compile(rb"RTSP/[^ \t\n]*[ \t]\s*(?:[\s+0]*3\d\d|\+?\d{4}|-\d)")
 
 
 class Relay:

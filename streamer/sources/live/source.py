@@ -170,7 +170,10 @@ class LiveSource:
     def _watch(self) -> None:
         with self._changed:
             while not self._idle:
-                self._tend(self._clock.monotonic())
+                try:
+                    self._tend(self._clock.monotonic())
+                except Exception:  # whatever goes wrong once, it is held on to
+                    log.exception("live_watch_failed", source=self._shown)
                 self._changed.wait(_WATCH_S)
 
     def _tend(self, now: float) -> None:
@@ -223,7 +226,7 @@ class LiveSource:
         task = dataclasses.replace(self._task, anchor=self._anchor, place=self._place)
         try:
             return self._start(task, self._clock, self._take)
-        except OSError as exc:
+        except (OSError, RuntimeError) as exc:  # no more processes, or threads
             log.error("decoder_not_started", source=self._shown, reason=str(exc))
             self._recycle_at = self._clock.monotonic() + _PATIENCE_S
             return None

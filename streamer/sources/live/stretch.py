@@ -16,6 +16,8 @@ class Stretch:
     set where trouble ended it."""
     missed_s: float
     """Media time known to be lost just before it."""
+    behind_s: float = 0.0
+    """How much of the source had been sent already when it began: that much comes at once."""
     continuous: bool
     """Whether it goes on right where the one before ended. Of the first one of a feed that was
     resumed: whether its clock is that of what was read before, be it that something is lost."""

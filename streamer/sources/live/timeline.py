@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 _LEAP_S = 2.0  # stamps may go ahead by so much more than our clock did
 _DISORDER_S = 1.0  # a step back by less is a misplaced picture
@@ -45,8 +45,10 @@ class Timeline:
     showed when a picture was sent.
     """
 
-    def __init__(self, anchor: Anchor | None = None) -> None:
+    def __init__(self, anchor: Anchor | None = None, *, behind_s: float = 0.0) -> None:
+        """behind_s: how old the first picture is when it comes, where that is known."""
         self._before = anchor
+        self._behind_s = behind_s
         self._t: float | None = None if anchor is None else anchor.t
         self._arrival = 0.0 if anchor is None else anchor.arrival
         self._stamp: float | None = None
@@ -110,15 +112,25 @@ class Timeline:
             epoch=self.epoch,
             steady=self._steady,
             known_s=self._known_s,
-            burst_s=self._burst_s,
+            burst_s=self._longest_burst_s,
             offset=self._offset,
         )
+
+    @property
+    def _longest_burst_s(self) -> float:
+        """Of a connection that ended in its burst, what an earlier one knew."""
+        if self._before is None or self._caught_up:
+            return self._burst_s
+        return max(self._burst_s, self._before.burst_s)
 
     def _resume(
         self, before: Anchor, stamp: float | None, arrival: float, nominal_s: float
     ) -> float:
         """The first picture of a connection that is not the first."""
         by_clock = arrival - before.steady
+        if before.offset is None and stamp is not None and self._behind_s:
+            offset = by_clock - self._behind_s - stamp
+            before = self._before = replace(before, offset=offset)
         if before.offset is not None and stamp is not None:
             t = stamp + before.offset
             if before.t - _OVERLAP_S <= t <= by_clock + _LEAP_S:
@@ -146,6 +158,8 @@ class Timeline:
     def _note(self, arrival: float, lag: float, passed_s: float) -> None:
         if self._opened is None:
             self._opened = arrival, lag
+            if self._before is None:
+                lag -= self._behind_s
         begin = math.floor(arrival / _BUCKET_S) * _BUCKET_S
         if self._least and self._least[-1][0] >= begin:
             self._least[-1] = begin, min(lag, self._least[-1][1])

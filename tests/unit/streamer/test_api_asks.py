@@ -160,6 +160,7 @@ def test_where_nobody_answers_it_says_so_in_time() -> None:
     answer = here.client.post(PATH, json={"prompt": "?"})
     assert answer.status_code == 504
     assert "no captioner answered within 0.2 s" in answer.json()["detail"]
+    assert answer.json()["code"] == "timeout"
     assert waiting(here) == []  # and nobody begins any more
 
 

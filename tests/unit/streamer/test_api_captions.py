@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 
-from streamer.adapters.queue import Entry, Queue
+from streamer.adapters.queue import Entry, Queue, Stream
 from streamer.api.cues import LONGEST_S, Cue, cues, subrip, webvtt
+from streamer.archive import archived_as
+from streamer.errors import ArchiveError
 from streamer.events import Event, EventKind, encode_chunk_events
 from streamer.jobs import Question
+from streamer.speech import Speech, encode_speech
 from tests.unit.streamer.api_jobs import ALICE, BOB, TOKENS, Api, api, caption, finish, make_job
 
 QUESTIONS = (Question(id="default", prompt="a"), Question(id="q1", prompt="b"))
@@ -44,10 +47,11 @@ def test_a_cue_lasts_while_it_is_true() -> None:
 
 
 @pytest.mark.parametrize("kind", ["gap", "skipped"])
-def test_a_gap_ends_every_cue(kind: EventKind) -> None:
-    assert texts(said(1, "a"), gap(2, kind=kind), said(3, None), said(4, "a")) == [
+def test_a_gap_ends_every_cue_and_what_is_still_true_begins_another(kind: EventKind) -> None:
+    still = replace(said(3, None), text="a")  # what it stands for
+    assert texts(said(1, "a"), gap(2, kind=kind), still, said(4, None)) == [
         (0.0, 2.0, "default", "a"),
-        (6.0, 8.0, "default", "a"),
+        (4.0, 8.0, "default", "a"),
     ]
 
 
@@ -111,11 +115,20 @@ def test_times_go_beyond_an_hour_and_texts_end_no_cue() -> None:
 # Over HTTP
 
 
+def chunk(events: Sequence[Event], known: dict[str, str] | None = None) -> Entry:
+    """A chunk's entry as a captioner would write it; known: what was said before, by question."""
+    known = {} if known is None else known
+    known |= {event.question: event.text for event in events if event.question and event.text}
+    speech = Speech(said={f"{question} 0badcafe": text for question, text in known.items()})
+    told = [replace(event, id=f"{events[0].chunk}-{n}") for n, event in enumerate(events)]
+    return Entry(events[0].chunk, encode_chunk_events(told) | {"speech": encode_speech(speech)})
+
+
 def fill(queue: Queue, *chunks: Sequence[Event], job: str = "cam") -> None:
-    """Chunks' events as a captioner would write them."""
+    known: dict[str, str] = {}
     for events in chunks:
-        told = [replace(event, id=f"{events[0].chunk}-{n}") for n, event in enumerate(events)]
-        queue.append(job, "events", events[0].chunk, encode_chunk_events(told))
+        entry = chunk(events, known)
+        queue.append(job, "events", entry.number, entry.fields)
 
 
 def filled(**changes: Any) -> Api:
@@ -233,14 +246,15 @@ def test_long_jobs_are_read_in_pages_and_from_where_a_span_begins() -> None:
 
 
 class Past:
-    """What has left the queue."""
+    """What has left the queue of a job that was born when `make_job` says."""
 
     def __init__(self, *chunks: Sequence[Event]) -> None:
-        self.entries = [Entry(events[0].chunk, encode_chunk_events(events)) for events in chunks]
+        known: dict[str, str] = {}
+        self.entries = [chunk(events, known) for events in chunks]
 
-    def events(self, job_id: str, after: int) -> Iterator[Entry]:
-        assert job_id == "cam"
-        return (entry for entry in self.entries if entry.number > after)
+    def events(self, name: str, after: int) -> Iterator[Entry]:
+        assert name == archived_as("cam", 1_700_000_000.0)
+        yield from [entry for entry in self.entries if entry.number > after]
 
 
 def test_what_was_trimmed_is_told_or_comes_from_the_archive() -> None:
@@ -267,3 +281,143 @@ def test_a_job_of_which_nothing_is_kept_says_so() -> None:
     exported = here.client.get("/v1/jobs/cam/captions.json").json()["captions"]
     assert [(e["event"], e["reason"]) for e in exported] == [("skipped", "trimmed")]
     assert json.dumps(exported)
+
+
+def vtt(here: Api, **query: Any) -> str:
+    return here.client.get("/v1/jobs/cam/captions.vtt", params=query).text
+
+
+def test_what_is_still_true_behind_a_gap_is_told_and_from_a_span_s_beginning() -> None:
+    here = api()
+    make_job(here.queue)
+    still = [[said(n, None)] for n in range(3, 401)]
+    fill(
+        here.queue, [said(1, "a")], [gap(2)], *still, [gap(401, kind="skipped")], [said(402, None)]
+    )
+    assert vtt(here).startswith("WEBVTT\n\n00:00:00.000 --> 00:00:02.000\na\n\n00:00:04.000 --> ")
+    assert vtt(here).endswith("00:13:22.000 --> 00:13:24.000\na\n\n")
+    # longer after it was said than anybody would look back
+    assert vtt(here, **{"from": 790, "to": 792}) == (
+        "WEBVTT\n\n00:13:10.000 --> 00:13:12.000\na\n\n"
+    )
+    # and where the chunk that said it has been trimmed
+    here.queue.trim("cam", "events", before=300)
+    assert "\na\n" in vtt(here)
+    # In JSON `unchanged` is what it is
+    exported = here.client.get("/v1/jobs/cam/captions.json").json()["captions"]
+    assert {event["event"] for event in exported if "text" in event} == set()
+
+
+class Trimming:
+    """A queue whose janitor archives and trims while an export is read."""
+
+    def __init__(self, queue: Queue, past: Past) -> None:
+        self._queue = queue
+        self._past = past
+        self._before = iter((4, 7))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._queue, name)
+
+    def first(self, job_id: str, stream: Stream) -> int:
+        """Whenever somebody has looked, some more goes."""
+        first = self._queue.first(job_id, stream)
+        if before := next(self._before, 0):
+            kept = self._queue.read("cam", "events", after=0)
+            self._past.entries += [entry for entry in kept if entry.number < before]
+            self._queue.trim("cam", "events", before=before)
+        return first
+
+
+def test_what_is_archived_while_it_is_read_is_not_missed() -> None:
+    here = api()
+    make_job(here.queue)
+    fill(here.queue, *([said(n, f"{n}")] for n in range(1, 10)))
+    past = Past([said(1, "1")])
+    here.queue.trim("cam", "events", before=2)
+    there = Api(queue=Trimming(here.queue, past), archive=past)
+    exported = there.client.get("/v1/jobs/cam/captions.json?from=0").json()["captions"]
+    assert [(event["event"], event["chunk"]) for event in exported] == [
+        ("caption", n) for n in range(1, 10)
+    ]
+
+
+def test_all_of_a_job_may_be_in_the_archive() -> None:
+    here = filled()
+    here.queue.trim("cam", "events", before=6)
+    finish(here.queue, "cam")
+    here = Api(queue=here.queue, archive=Past(*([said(n, f"{n}")] for n in range(1, 6))))
+    exported = here.client.get("/v1/jobs/cam/captions.json").json()["captions"]
+    assert [event["chunk"] for event in exported] == [1, 2, 3, 4, 5]
+
+
+def test_a_malformed_entry_of_the_archive_is_told_and_cuts_nothing_off() -> None:
+    here = filled()
+    here.queue.trim("cam", "events", before=4)
+    past = Past([said(1, "a")], [said(2, "x")], [said(3, None)])
+    past.entries[1].fields["events"] = b"["
+    here = Api(queue=here.queue, archive=past)
+    exported = here.client.get("/v1/jobs/cam/captions.json").json()["captions"]
+    assert [(event["event"], event["chunk"]) for event in exported] == [
+        ("caption", 1),
+        ("error", 2),
+        ("unchanged", 3),
+        ("caption", 4),
+        ("caption", 5),
+    ]
+    # and `unchanged` behind it has the text that it stands for, though nobody can read who said it
+    assert "00:00:04.000 --> 00:00:06.000\nx\n" in vtt(here)
+
+
+class Damaged(Past):
+    """What can be read no further than its first entry."""
+
+    def events(self, name: str, after: int) -> Iterator[Entry]:
+        yield from list(super().events(name, after))[:1]
+        raise ArchiveError("/srv/secret is damaged")
+
+
+def test_a_damaged_archive_is_told_and_cuts_nothing_off() -> None:
+    here = filled()
+    here.queue.trim("cam", "events", before=4)
+    here = Api(queue=here.queue, archive=Damaged([said(1, "a")], [said(2, "x")]))
+    answer = here.client.get("/v1/jobs/cam/captions.json")
+    exported = answer.json()["captions"]
+    assert [(event["event"], event["chunk"]) for event in exported] == [
+        ("caption", 1),
+        ("error", 2),
+        ("skipped", 3),
+        ("caption", 4),
+        ("caption", 5),
+    ]
+    assert "secret" not in answer.text
+
+
+class Sparse:
+    """A queue in which some numbers are missing, though those before them are kept."""
+
+    def __init__(self, queue: Queue, missing: set[int]) -> None:
+        self._queue = queue
+        self._missing = missing
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._queue, name)
+
+    def entry(self, job_id: str, stream: Stream, number: int) -> Entry | None:
+        return None if number in self._missing else self._queue.entry(job_id, stream, number)
+
+    def read(
+        self, job_id: str, stream: Stream, *, after: int, count: int = 100, block_s: float = 0.0
+    ) -> list[Entry]:
+        found = self._queue.read(job_id, stream, after=after, count=1000)
+        return [entry for entry in found if entry.number not in self._missing][:count]
+
+
+def test_a_span_begins_where_it_should_though_numbers_are_missing() -> None:
+    here = api()
+    make_job(here.queue)
+    fill(here.queue, *([said(n, f"{n}")] for n in range(1, 101)))
+    there = Api(queue=Sparse(here.queue, set(range(40, 61))))
+    for start, first in ((20, 11), (78, 60), (100, 60), (122, 62)):
+        exported = there.client.get("/v1/jobs/cam/captions.json", params={"from": start}).json()
+        assert exported["captions"][0]["chunk"] == first, start

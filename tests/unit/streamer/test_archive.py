@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import uuid
@@ -14,7 +15,7 @@ import pytest
 
 from streamer.actors.keeper import keep
 from streamer.adapters.queue import Entry
-from streamer.archive import Archive
+from streamer.archive import Archive, archived_as
 from streamer.config import RetentionSettings, Settings
 from streamer.core.retention import Stretch
 from streamer.errors import ArchiveError, ConfigError, QueueError
@@ -312,6 +313,34 @@ def test_trouble_with_a_file_system_is_told_without_its_password() -> None:
         with pytest.raises(ArchiveError, match=r"memory://…/cam/tokens.* RuntimeError") as e:
             call()
         assert "secret" not in str(e.value)
+
+
+def test_no_room_for_a_temporary_file_is_trouble_with_the_archive() -> None:
+    def full() -> Iterator[Entry]:
+        yield chunk(1)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    archive = Archive(f"memory://{uuid.uuid4().hex}/a")
+    with pytest.raises(ArchiveError, match=r"cam/tokens/.*zip cannot be written: No space left"):
+        archive.write_group("cam", group(1, 2), full())
+    assert numbers(archive.groups("cam", 0, 9)) == []
+
+
+def test_a_job_made_anew_has_another_name() -> None:
+    names = {archived_as("cam", at) for at in (1764158400.123, 1764158400.124, 0.0)}
+    assert names == {"cam.1764158400123", "cam.1764158400124", "cam.0"}
+    longest = archived_as("a" * 128, 1764158400.123)
+    archive = Archive(f"memory://{uuid.uuid4().hex}/a")
+    archive.write_group(longest, group(1, 1), chunks(1, 1))
+    assert numbers(archive.groups(longest, 0, 9)) == [1]
+
+
+@pytest.mark.parametrize("name", ["", "..", "../cam", "cam/tokens", "/etc"])
+def test_a_name_leads_nowhere_else(archive: Archive, name: str) -> None:
+    with pytest.raises(ArchiveError, match="keeps nothing under the name"):
+        archive.write_group(name, group(1, 1), chunks(1, 1))
+    with pytest.raises(ArchiveError, match="keeps nothing under the name"):
+        list(archive.groups(name, 0, 9))
 
 
 def test_the_service_does_not_begin_with_an_archive_that_cannot_be() -> None:

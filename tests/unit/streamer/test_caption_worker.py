@@ -892,7 +892,8 @@ def test_a_caption_that_was_said_last_is_unchanged(model: VideoModel) -> None:
     # Given a camera that shows after a gap what it showed before
     still = chunks_of(moving_square(1).repeat(12, axis=0))
     entries = token_entries(model, a_job(), FakeDecoder([still[0], still[2]]))
-    events = said(told(model, entries, ON_CHANGE, EVERY))
+    queue = told(model, entries, ON_CHANGE, EVERY)
+    events = said(queue)
     # Then it is asked what it shows, and that is no news; to who asks always it is told
     assert [(e.id, e.event) for e in events] == [
         ("1-0", "caption"),
@@ -903,6 +904,9 @@ def test_a_caption_that_was_said_last_is_unchanged(model: VideoModel) -> None:
     ]
     assert events[0].text == events[4].text
     assert events[3].vlm_latency_ms is not None
+    # And its tokens count, though nobody sees them
+    seen = [e.output_tokens or 0 for e in events]
+    assert totals_of(queue)[-1].output_tokens == sum(seen) + seen[4]
 
 
 def test_unchanged_costs_no_run_of_the_llm(
@@ -987,6 +991,23 @@ def test_a_question_that_comes_later_is_answered_at_once(
     assert kinds["2-0"] == ("q0", "unchanged")
     assert kinds["2-1"] == ("late", "caption")
     assert kinds["3-1"] == ("late", "unchanged")
+
+
+def test_another_prompt_under_the_same_id_is_answered_at_once(
+    model: VideoModel, visited: list[Entry]
+) -> None:
+    # Given a job in which nothing changes any more
+    queue = MemoryQueue()
+    fill(queue, asking(ON_CHANGE), visited[:3])
+    worker = captioner_of(model, queue)
+    job = taken(worker, asking(ON_CHANGE))
+    work_until(worker, lambda: job.said == 1)
+    # When its question is removed, and added again with another prompt
+    other = replace(ON_CHANGE, prompt="How many?")
+    queue.update_job(JOB, {"questions": encode_questions((other,))})
+    run(worker)
+    # Then that is answered about what is there, once
+    assert [e.event for e in said(queue)] == ["caption", "caption", "unchanged"]
 
 
 def test_after_a_broken_entry_the_next_chunk_speaks(
@@ -1083,6 +1104,29 @@ def test_entries_that_are_gone_are_told_as_one(model: VideoModel, tokens: list[E
     assert totals_of(queue)[-1].skipped == 1
 
 
+def test_a_job_whose_last_chunks_are_gone_ends(model: VideoModel, tokens: list[Entry]) -> None:
+    # Given a job whose stream was trimmed to its end, which was not captioned
+    queue = MemoryQueue()
+    queue.create_job(JOB, a_job().record())
+    for entry in tokens[:3]:
+        queue.append(JOB, "tokens", entry.number, entry.fields)
+    worker = captioner_of(model, queue)
+    job = taken(worker)
+    work_until(worker, lambda: job.said == 3)
+    for entry in tokens[3:]:
+        queue.append(JOB, "tokens", entry.number, entry.fields)
+    queue.trim(JOB, "tokens", before=8)
+    queue.update_job(JOB, {"last_chunk": "7"})
+    # Then what is gone is one event, and the job is over
+    run(worker)
+    *others, last = said(queue)
+    assert timeless(others) == timeless(uninterrupted(model, tokens))[:3]
+    assert (last.id, last.event, last.reason) == ("7-0", "skipped", "trimmed")
+    assert (last.t0, last.t1) == (6.0, 6.0)
+    assert totals_of(queue)[-1].skipped == 1
+    assert read_status(queue.job(JOB) or {}).state == "ended"
+
+
 # The desk
 
 
@@ -1164,6 +1208,25 @@ def test_asks_are_answered_among_captions(
     assert most == max(1, batch // 2)
     assert most_rows <= batch
     assert (frozenset({True, False}) in together) == (batch > 1)
+
+
+def test_to_read_for_an_ask_is_work_and_to_look_for_one_is_none(model: VideoModel) -> None:
+    measured: list[float] = []
+
+    class Watched(FakeDesk):
+        def take(self, *, room: int) -> Mapping[str, Ask]:
+            measured.append(worker.meter.step_s)
+            return super().take(room=room)
+
+    desk = Watched({})
+    worker, _ = with_desk(model, MemoryQueue(), desk)
+    worker.work()
+    assert worker.meter.busy_s == 0.0
+    desk.busy = True
+    worker.work()
+    assert worker.meter.busy_s > 0.0
+    assert measured[0] == 0.0 < measured[1]
+    assert worker.meter.steps == 0
 
 
 def test_an_ask_that_fails_harms_no_job(model: VideoModel, tokens: list[Entry]) -> None:

@@ -319,7 +319,7 @@ def test_every_event_of_the_log_is_listed() -> None:
         name
         for file in root.rglob("*.py")
         for name in re.findall(
-            r"log\.(?:critical|info|warning|error|debug)\(\s*\"(\w+)\"", file.read_text()
+            r"log\.(?:critical|exception|info|warning|error|debug)\(\s*\"(\w+)\"", file.read_text()
         )
     }
     listed = set(re.findall(r"\b[a-z]+_[a-z_]+\b", streamer.log.__doc__ or ""))

@@ -19,6 +19,7 @@ from streamer.adapters.clock import ManualClock
 from streamer.adapters.memory_asks import MemoryAsks
 from streamer.adapters.memory_queue import MemoryQueue
 from streamer.adapters.queue import Entry
+from streamer.archive import archived_as
 from streamer.errors import ArchiveError, QueueError
 from streamer.groups import last_group
 from streamer.language.decoding import Answer, Ask, answer
@@ -85,6 +86,7 @@ class FlakyAsks(MemoryAsks):
         super().__init__(clock=clock)
         self.away = False
         self.looks = 0
+        self.ended: list[str] = []
 
     def take(self, worker: str, *, count: int) -> list[AskRequest]:
         self.looks += 1
@@ -94,6 +96,10 @@ class FlakyAsks(MemoryAsks):
     def tell(self, ask_id: str, reply: Reply) -> None:
         self._check()
         super().tell(ask_id, reply)
+
+    def done(self, ask_id: str) -> None:
+        self.ended.append(ask_id)
+        super().done(ask_id)
 
     def _check(self) -> None:
         if self.away:
@@ -277,11 +283,13 @@ def test_who_does_not_wait_any_more_is_forgotten(model: VideoModel) -> None:
     here = Room(model)
     here.put()
     asked = here.take()["ask-1"]
-    here.asks.done("ask-1")
+    MemoryAsks.done(here.asks, "ask-1")  # as another side does
     here.take()
     here.desk.told("ask-1", "x")
     here.desk.hear("ask-1", said(model, asked))
     assert here.heard() == []
+    # and its side of the asks need not remember it either
+    assert here.asks.ended == ["ask-1"]
 
 
 def test_an_answer_is_told_at_most_ten_times_a_second(model: VideoModel) -> None:
@@ -349,30 +357,43 @@ def test_what_is_fetched_elsewhere_holds_nobody_up(model: VideoModel) -> None:
 
     with ThreadPoolExecutor(1) as executor:
         here = Room(model, "IPPIPP", older=older, executor=executor)
+        here.queue.update_job(JOB, {"created_at": "1700000000.123"})
         everything = here.queue.read(JOB, "tokens", after=0)
         here.queue.trim(JOB, "tokens", before=4)
         here.put(t0=0.0, t1=6.0)
         # Then captions go on while it is asked
         assert here.take() == {}
         assert here.take() == {}
-        assert not here.desk.busy
+        busy = [here.desk.busy]
         # And what it had is read with what the queue has
         gate.set()
+    busy.append(here.desk.busy)
+    assert busy == [False, True]  # to read it is work
     taken = here.take()
     here.desk.hear("ask-1", said(model, taken["ask-1"]))
-    assert called == [(JOB, 0.0, 3.0)]
+    # And it was asked for this job, not for one that had its id before
+    assert called == [(archived_as(JOB, 1_700_000_000.123), 0.0, 3.0)]
     assert (here.heard()[-1].chunk0, here.heard()[-1].chunk1) == (1, 6)
 
 
-def test_an_archive_that_is_away_is_said(model: VideoModel) -> None:
+@pytest.mark.parametrize("error", [ArchiveError, QueueError])
+def test_what_is_away_is_told_to_who_runs_the_service_alone(
+    model: VideoModel, logs: list[dict[str, object]], error: type[Exception]
+) -> None:
     def away(job: str, t0: float, t1: float) -> list[Entry]:
-        raise ArchiveError("the archive at s3://tokens cannot be reached")
+        raise error("10.0.0.7:/srv/tokens cannot be reached")
 
     here = Room(model, "", older=away)
     reply = here.refused(t0=0.0, t1=6.0)
     assert (reply.refused, reply.error) == (
         "failed",
-        "the archive at s3://tokens cannot be reached",
+        "what is stored cannot be read just now; try again",
+    )
+    [line] = logs
+    assert (line["event"], line["ask"], line["reason"]) == (
+        "ask_failed",
+        "ask-1",
+        "10.0.0.7:/srv/tokens cannot be reached",
     )
 
 

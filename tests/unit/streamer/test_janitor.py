@@ -15,13 +15,14 @@ from streamer.adapters.clock import ManualClock
 from streamer.adapters.memory_queue import MemoryQueue
 from streamer.adapters.memory_roster import MemoryRoster
 from streamer.adapters.queue import Entry, Outline, Queue, Stream
-from streamer.archive import Archive
+from streamer.archive import Archive, archived_as
 from streamer.config import RetentionSettings
 from streamer.core.retention import Stretch
 from streamer.errors import ArchiveError, QueueError
 from tests.unit.streamer.long_stream import RECORD, write_caption, write_chunk
 
 JOB = "cam"
+NAME = archived_as(JOB, float(RECORD["created_at"]))
 GROUP = 5
 """Chunks of a group, of 2 s each."""
 
@@ -55,22 +56,23 @@ def end(queue: Queue, clock: ManualClock, state: str = "ended") -> None:
 class FragileArchive:
     """An archive that can be out of reach."""
 
-    def __init__(self, archive: Archive) -> None:
+    def __init__(self, archive: Archive, error: Exception | None = None) -> None:
         self.archive = archive
+        self.error = error or ArchiveError("it is not there")
         self.reachable = True
         self.tries = 0
 
-    def write_group(self, job_id: str, group: Stretch, entries: Iterator[Entry]) -> int:
+    def write_group(self, job: str, group: Stretch, entries: Iterator[Entry]) -> int:
         self.tries += 1
         if not self.reachable:
-            raise ArchiveError("it is not there")
-        return self.archive.write_group(job_id, group, entries)
+            raise self.error
+        return self.archive.write_group(job, group, entries)
 
-    def write_events(self, job_id: str, block: Stretch, entries: Iterator[Entry]) -> int:
+    def write_events(self, job: str, block: Stretch, entries: Iterator[Entry]) -> int:
         self.tries += 1
         if not self.reachable:
-            raise ArchiveError("it is not there")
-        return self.archive.write_events(job_id, block, entries)
+            raise self.error
+        return self.archive.write_events(job, block, entries)
 
 
 @pytest.fixture
@@ -301,18 +303,19 @@ def test_a_job_goes_when_its_record_says_so(
     assert queue.jobs() == []
     assert queue.active() == {}
     # and nothing of it is in the archive
-    assert list(archive.groups(JOB, 0, 99)) == []
-    assert list(archive.events(JOB)) == []
+    assert list(archive.groups(NAME, 0, 99)) == []
+    assert list(archive.events(NAME)) == []
 
 
 def test_a_record_that_cannot_be_read_stops_nobody(queue: MemoryQueue, clock: ManualClock) -> None:
     queue.create_job("a", RECORD | {"delete_at": "soon"})
     queue.create_job("b", RECORD | {"state": "ended", "ended_at": "long ago"})
+    queue.create_job("c", RECORD | {"created_at": "today"})
     run_on(queue, 50)
     janitor = Janitor(settings(tokens_s=20), queue, clock)
     janitor.step()
     assert kept(queue, "tokens") == list(range(36, 51))
-    assert queue.jobs() == ["a", "b", JOB]
+    assert queue.jobs() == ["a", "b", "c", JOB]
 
 
 def test_a_job_that_nobody_thought_of_stops_nobody(clock: ManualClock) -> None:
@@ -397,11 +400,11 @@ def test_what_leaves_is_in_the_archive_and_nothing_else(
     }
     events = {entry.number: entry.fields for entry in queue.read(JOB, "events", after=0, count=999)}
     janitor.step()
-    archived = {entry.number: entry.fields for entry in archive.groups(JOB, 0, 1e6)}
+    archived = {entry.number: entry.fields for entry in archive.groups(NAME, 0, 1e6)}
     left = kept(queue, "tokens")
     assert list(archived) + left == list(written)
     assert all(written[number] == fields for number, fields in archived.items())
-    said = {entry.number: entry.fields for entry in archive.events(JOB)}
+    said = {entry.number: entry.fields for entry in archive.events(NAME)}
     assert said == {number: events[number] for number in range(1, BLOCK + 1)}
     assert list(said) + kept(queue, "events") == list(events)
     assert janitor.done.archived == janitor.done.trimmed == len(archived) + len(said)
@@ -435,8 +438,8 @@ def test_an_ended_job_is_in_the_archive_whole(
     janitor.step()
     assert queue.jobs() == []
     everything = list(range(1, BLOCK + 43))
-    assert [entry.number for entry in archive.groups(JOB, 0, 1e6)] == everything
-    assert [entry.number for entry in archive.events(JOB)] == everything
+    assert [entry.number for entry in archive.groups(NAME, 0, 1e6)] == everything
+    assert [entry.number for entry in archive.events(NAME)] == everything
 
 
 def test_a_crash_between_write_and_trim_does_no_harm(
@@ -453,11 +456,11 @@ def test_a_crash_between_write_and_trim_does_no_harm(
         with pytest.raises(QueueError):
             Janitor(settings(tokens_s=20), queue, clock, archive).step()
     assert kept(queue, "tokens") == list(range(1, 51))
-    assert [entry.number for entry in archive.groups(JOB, 0, 1e6)] == list(range(1, 6))
+    assert [entry.number for entry in archive.groups(NAME, 0, 1e6)] == list(range(1, 6))
     # When another one comes, later, then everything is in the archive once
     run_on(queue, 61)
     Janitor(settings(tokens_s=20), queue, clock, archive).step()
-    assert [entry.number for entry in archive.groups(JOB, 0, 1e6)] == list(range(1, 51))
+    assert [entry.number for entry in archive.groups(NAME, 0, 1e6)] == list(range(1, 51))
     assert kept(queue, "tokens") == list(range(51, 62))
 
 
@@ -471,8 +474,8 @@ def test_two_janitors_do_no_harm(queue: MemoryQueue, clock: ManualClock, archive
         other.step()
         one, other = other, one
     written = list(range(1, upto + 1))
-    assert [e.number for e in archive.groups(JOB, 0, 1e6)] + kept(queue, "tokens") == written
-    assert [e.number for e in archive.events(JOB)] + kept(queue, "events") == written
+    assert [e.number for e in archive.groups(NAME, 0, 1e6)] + kept(queue, "tokens") == written
+    assert [e.number for e in archive.events(NAME)] + kept(queue, "events") == written
     assert one.done.trimmed + other.done.trimmed == one.done.archived + other.done.archived
 
 
@@ -481,14 +484,14 @@ def test_a_janitor_that_was_passed_writes_no_half_of_a_file(
 ) -> None:
     # Given two janitors that both know of the groups, one of which is overtaken while it reads
     class Overtaking(Archive):
-        def write_group(self, job_id: str, group: Stretch, entries: Any) -> int:
+        def write_group(self, job: str, group: Stretch, entries: Any) -> int:
             def slow() -> Iterator[Entry]:
                 for entry in entries:
                     yield entry
                     if entry.number == group.first:
                         first.step()
 
-            return super().write_group(job_id, group, slow())
+            return super().write_group(job, group, slow())
 
     limits, archive = settings(tokens_s=20), Archive(str(tmp_path))
     first = Janitor(limits, queue, clock, archive)
@@ -496,7 +499,7 @@ def test_a_janitor_that_was_passed_writes_no_half_of_a_file(
     run_on(queue, 50)
     # When it reads on, then it finds them taken away, and leaves the files alone
     second.step()
-    assert [entry.number for entry in archive.groups(JOB, 0, 1e6)] == list(range(1, 36))
+    assert [entry.number for entry in archive.groups(NAME, 0, 1e6)] == list(range(1, 36))
     assert kept(queue, "tokens") == list(range(36, 51))
     assert second.done.archived == 0
     assert second.kept[JOB].tokens.size == first.kept[JOB].tokens.size
@@ -519,14 +522,17 @@ def test_an_archive_out_of_reach_is_waited_for(
     fragile.reachable = True
     clock.advance(60)
     janitor.step()
-    assert [entry.number for entry in archive.groups(JOB, 0, 1e6)] == list(range(1, 36))
+    assert [entry.number for entry in archive.groups(NAME, 0, 1e6)] == list(range(1, 36))
     assert janitor.done.lost == 0
 
 
+@pytest.mark.parametrize(
+    "error", [ArchiveError("it is not there"), OSError(28, "No space left on device")]
+)
 def test_what_the_archive_does_not_take_is_dropped_at_the_bound(
-    queue: MemoryQueue, clock: ManualClock, archive: Archive
+    queue: MemoryQueue, clock: ManualClock, archive: Archive, error: Exception
 ) -> None:
-    fragile = FragileArchive(archive)
+    fragile = FragileArchive(archive, error)
     limits = settings(tokens_s=1e6, tokens_bytes=1 << 20)
     janitor = Janitor(limits, queue, clock, fragile)
     # Given an archive in reach, then a group leaves at three quarters of the bound
@@ -545,6 +551,60 @@ def test_what_the_archive_does_not_take_is_dropped_at_the_bound(
     assert kept(queue, "tokens") == list(range(16, 34))
     assert janitor.done.lost == 10
     assert sizes(queue)["tokens"] <= limits.tokens_bytes
+
+
+def test_a_file_that_hangs_holds_up_nobody(
+    queue: MemoryQueue, clock: ManualClock, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given an archive that does not come back
+    monkeypatch.setattr(janitor_module, "WRITE_S", 0.05)
+    gate = Event()
+    tries: list[int] = []
+
+    class Hanging(FragileArchive):
+        def write_group(self, job: str, group: Stretch, entries: Iterator[Entry]) -> int:
+            tries.append(group.first)
+            assert gate.wait(10)
+            return super().write_group(job, group, entries)
+
+    janitor = Janitor(settings(tokens_s=1e6, tokens_bytes=1 << 20), queue, clock, Hanging(archive))
+    run_on(queue, 20, size=50_000)
+    janitor.step()
+    assert kept(queue, "tokens") == list(range(1, 21))
+    assert janitor.done.archive_failures == 1
+    # Then no other file is begun, and the bound holds
+    clock.advance(60)
+    run_on(queue, 33, size=50_000)
+    janitor.step()
+    assert kept(queue, "tokens") == list(range(16, 34))
+    assert (janitor.done.lost, janitor.done.archive_failures) == (15, 2)
+    assert tries == [1]
+    # When it comes back, then what is there goes into it again
+    gate.set()
+    monkeypatch.undo()
+    assert janitor.writing._last is not None
+    janitor.writing._last.exception(10)  # half of a file, which nobody sees
+    clock.advance(60)
+    janitor.step()
+    assert [entry.number for entry in archive.groups(NAME, 0, 1e6)] == list(range(16, 21))
+    assert kept(queue, "tokens") == list(range(21, 34))
+
+
+def test_a_job_made_anew_has_an_archive_of_its_own(
+    queue: MemoryQueue, clock: ManualClock, archive: Archive
+) -> None:
+    janitor = Janitor(settings(tokens_s=20), queue, clock, archive)
+    run_on(queue, 50)
+    janitor.step()
+    # When the job is deleted, and another one is made under its id
+    queue.delete_job(JOB)
+    queue.create_job(JOB, RECORD | {"created_at": "1700000100.000"})
+    run_on(queue, 25)
+    janitor.step()
+    # Then nothing of the first one is found in its archive
+    other = archived_as(JOB, 1_700_000_100.0)
+    assert [entry.number for entry in archive.groups(other, 0, 1e6)] == list(range(1, 11))
+    assert [entry.number for entry in archive.groups(NAME, 0, 1e6)] == list(range(1, 36))
 
 
 def test_an_ended_job_waits_for_the_archive_twice_as_long_as_events_are_kept(

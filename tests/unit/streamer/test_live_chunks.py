@@ -72,6 +72,16 @@ def test_a_long_one_is_a_hole_between_its_pictures() -> None:
     assert holes == [None, ("gap", "the server left"), ("gap", "the source sent no pictures")]
 
 
+def test_a_loss_that_left_no_hole_explains_no_later_one() -> None:
+    tool = cutter()
+    push(tool, [0])
+    tool.reason = "the server left"
+    push(tool, [1, 2])
+    *_, last = push(tool, [40, 41, 42, 43])
+    assert last.hole is not None
+    assert last.hole.reason == "the source sent no pictures"
+
+
 def test_what_is_there_goes_out_when_the_source_is_gone_and_the_rest_follows() -> None:
     tool = cutter()
     push(tool, [0, 1])

@@ -110,10 +110,11 @@ def feed_of(
     clock: ManualClock,
     *,
     resume: str | None = None,
+    again: bool = False,
     limits: Limits | None = None,
 ) -> HttpFeed:
     fetcher = Fetcher(limits or Limits(), httpx.MockTransport(serve))
-    return HttpFeed(URL, fetcher, resume=resume, clock=clock)
+    return HttpFeed(URL, fetcher, resume=resume, again=again, clock=clock)
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,16 @@ def test_reading_begins_near_the_newest_and_ends_with_the_source(
 ) -> None:
     encoder.ends_at = 4.0
     assert all_of(feed_of(encoder, clock)) == [Read("s3 s4 s5 s6 s7 s8 s9", 0.0, False)]
+
+
+def test_how_old_its_beginning_is_is_told(encoder: Encoder, clock: ManualClock) -> None:
+    stretch = next(feed_of(encoder, clock).stretches())
+    assert stretch.behind_s == pytest.approx(3 * encoder.target_s)
+
+
+def test_what_has_ended_is_not_read_twice(encoder: Encoder, clock: ManualClock) -> None:
+    encoder.ends_at = 0.0
+    assert all_of(feed_of(encoder, clock, again=True)) == []
 
 
 def test_a_playlist_shorter_than_that_is_read_from_its_start(

@@ -99,10 +99,12 @@ def test_a_wrong_head_is_no_message(change: dict[str, object]) -> None:
 
 @given(data=st.binary(max_size=200))
 def test_garbage_is_no_message(data: bytes) -> None:
-    stream = io.BytesIO(data)
-    if data:
-        with pytest.raises(Garbled):
-            read(stream, max_pixels=100)
+    with pytest.raises(Garbled):
+        read(io.BytesIO(data + b"\n"), max_pixels=100)
+
+
+def test_a_process_that_ended_in_the_middle_of_a_line_said_nothing_more() -> None:
+    assert read(io.BytesIO(b'{"kind'), max_pixels=100) is None
 
 
 def test_a_task_arrives_as_it_was_told() -> None:

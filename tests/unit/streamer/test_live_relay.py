@@ -80,6 +80,8 @@ def test_the_library_does_not_see_a_redirect() -> None:
         b"RTSP/1.0 200 OK\r\nContent-Length: 3\r\n\r\nxyz" + REDIRECT,
         REDIRECT.replace(b" 302", b" \t  0302"),
         REDIRECT.replace(b" 302", b" \v+302"),
+        REDIRECT.replace(b"302", b"4294967598"),
+        REDIRECT.replace(b"302", b"-4294966994"),
         REDIRECT.replace(b"RTSP/1.0", b"RTSP/" + b"1" * 2000),
         REDIRECT.replace(b"302", b"3\r02"),
         b"RTSP/1.0 200 OK\n\n$\0\0\3abc" + REDIRECT,

@@ -112,6 +112,41 @@ def test_an_outage_is_as_long_as_the_clock_says() -> None:
     assert second.epoch == pytest.approx(1000, abs=0.05)
 
 
+def test_what_comes_at_once_was_sent_before() -> None:
+    # Given a playlist that holds nine seconds when it is first read
+    line = Timeline(behind_s=9.0)
+    # When they come within milliseconds
+    walls = []
+    for k in range(225):
+        t = line.place(k * PERIOD, 1000 + k * 0.0001, nominal_s=PERIOD)
+        assert t is not None
+        walls.append(line.epoch + t)
+    # Then each was seen when it was sent
+    assert walls == pytest.approx([991 + k * PERIOD for k in range(225)], abs=0.05)
+
+
+def test_a_reader_that_is_replaced_does_not_take_a_burst_for_the_present() -> None:
+    # Given media time by a reader that is gone, and one that begins nine seconds back
+    anchor = Anchor(t=100.0, arrival=1100.0, epoch=1000.0, steady=1000.0)
+    line = Timeline(anchor, behind_s=9.0)
+    # When it reads what was seen already, and then what was not
+    times = [line.place(k * PERIOD, 1104 + k * 0.0001, nominal_s=PERIOD) for k in range(225)]
+    # Then it goes on where the other had come to
+    assert times.count(None) == 126
+    assert [t for t in times if t is not None] == pytest.approx(
+        [95 + k * PERIOD for k in range(126, 225)]
+    )
+
+
+def test_a_connection_that_ends_in_its_burst_forgets_no_other() -> None:
+    anchor = Anchor(t=100.0, arrival=1100.0, epoch=1000.0, steady=1000.0, burst_s=6.0)
+    line = Timeline(anchor)
+    line.place(0.0, 1110.0, nominal_s=PERIOD)
+    after = line.anchor
+    assert after is not None
+    assert after.burst_s == 6.0
+
+
 def test_many_connections_do_not_add_up() -> None:
     noise = random.Random(5)
     anchor: Anchor | None = None

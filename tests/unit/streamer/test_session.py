@@ -265,6 +265,24 @@ def test_answers_that_begin_and_end_at_any_time_are_what_they_are_alone(model: V
     assert answers[1].output_tokens == 70
 
 
+def test_half_a_character_is_not_told(model: VideoModel) -> None:
+    # Given an answer whose characters are several tokens each
+    session = session_of(model, tokens_of(model, moving_square(4)))
+    decoding: Decoding[int] = Decoding(model, max_new_tokens=5)
+    decoding.begin({1: Ask(session=session, prompt=PROMPT)})
+    [row] = decoding.rows
+    text = "a 😀 grün"
+    ids = model.layout.tokenizer.encode(text, add_special_tokens=False)
+    # Then what it is so far is what it begins with, at any time
+    told = []
+    for n in range(len(ids) + 1):
+        row.said = ids[:n]
+        told.append(decoding.text(1))
+    assert all(text.startswith(so_far) for so_far in told)
+    assert told[-1] == text
+    assert told.count("a") > 2
+
+
 def test_questions_to_what_is_unread_are_answered_as_they_are_to_what_is_read(
     model: VideoModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

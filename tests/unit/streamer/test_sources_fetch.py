@@ -25,6 +25,8 @@ BODY = bytes(range(256)) * 4000
         ("http://h/@anna/x.mp4", "http://h/@anna/x.mp4"),
         ("http://[::1]:80/@anna/x.mp4", "http://[::1]:80/@anna/x.mp4"),
         ("rtsp://user:pass@cam/live", "rtsp://cam/live"),
+        ("rtsp://admin:12?34@cam/live", "rtsp://cam/live"),
+        ("rtsp://u:p#a@cam/live?x=1", "rtsp://cam/live?…"),
         ("http:/user:pass@h/x.mp4", "http:/h/x.mp4"),
         ("HTTP://u:p@h/x", "HTTP://h/x"),
         ("/a/b@c?d.mp4", "/a/b@c?d.mp4"),

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from streamer.adapters.queue import Entry
 from streamer.core.speaking import SUM_S, Speaking, Why, decide, lost
 from streamer.errors import WireError
-from streamer.speech import Speech, decode_speech, encode_speech
+from streamer.jobs import Question
+from streamer.speech import Speech, decode_speech, encode_speech, said_key
 
 SECONDS = 2.0
 SHARES = st.floats(0, 1, allow_nan=False)
@@ -115,6 +116,13 @@ def test_what_is_stored_is_what_was_known(
         level=level,
     )
     assert decode_speech(stored(speech)) == speech
+
+
+def test_another_prompt_is_another_question() -> None:
+    question = Question(id="q0", prompt="Was öffnet sich?")
+    assert said_key(question) == "q0 0bce37c4"
+    assert said_key(replace(question, when="on_change")) == said_key(question)
+    assert said_key(replace(question, prompt="Was schließt sich?")) != said_key(question)
 
 
 def test_an_entry_of_an_older_version_knows_nothing() -> None:

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
 import pytest
 
 from streamer.adapters.clock import ManualClock
@@ -54,3 +60,41 @@ def test_a_file_of_it_lies_in_a_folder_of_its_own_while_it_is_needed() -> None:
     assert not path.parent.exists()
     with pytest.raises(SourceError), on_disk(uploads, "0" * 32):
         pass
+
+
+def test_what_a_killed_process_left_goes_when_the_next_upload_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    # Given a process that was killed while it had a video on disk
+    script = (
+        "import time\n"
+        "from streamer.adapters.memory_uploads import MemoryUploads\n"
+        "from streamer.adapters.uploads import on_disk\n"
+        "uploads = MemoryUploads()\n"
+        "with on_disk(uploads, uploads.put(b'video', keep_s=60)) as path:\n"
+        "    print(path, flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    uploads = MemoryUploads()
+    made = uploads.put(b"video", keep_s=60)
+    child = subprocess.Popen(
+        [sys.executable, "-c", script],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert child.stdout is not None
+        left = Path(child.stdout.readline().strip())
+        with on_disk(uploads, made):
+            assert left.exists()  # of one that lives
+    finally:
+        child.kill()
+        child.communicate()
+    assert left.exists()
+    other = tmp_path / "streamer-upload-x-1"
+    other.mkdir()
+    # When another upload comes
+    with on_disk(uploads, made) as path:
+        assert sorted(tmp_path.iterdir()) == sorted([path.parent, other])
