@@ -1,4 +1,4 @@
-"""Four live streams for half a minute, and a camera that goes away: nothing missing, nothing creeps."""
+"""Four live streams for half a minute, and a camera that goes away: nothing missing or creeping."""
 
 from __future__ import annotations
 
