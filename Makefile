@@ -16,7 +16,7 @@ else
 endif
 
 test: .venv/.installed-dev ## every test: integration on real Redis, Ray, sockets, decoders, then unit
-	@OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist loadfile tests/integration tests/unit
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist loadfile tests/unit/kernels tests/integration tests/unit
 
 check: lint types unit ## lint, types, unit tests, direction of imports
 
