@@ -41,7 +41,9 @@ def line(operator: type[Operator]) -> str:
 def paper(operator: type[Operator]) -> str:
     """Authors and year, linked."""
     found = re.search(r"Paper: (.*?), arXiv:(\S+?)[,.] ", said(operator))
-    return f"[{found[1]}](https://arxiv.org/abs/{found[2]})" if found else ""
+    if found:
+        return f"[{found[1]}](https://arxiv.org/abs/{found[2]})"
+    return "baseline" if "Baseline: " in said(operator) else ""
 
 
 def needs(operator: type[Operator]) -> str:

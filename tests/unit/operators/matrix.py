@@ -17,7 +17,9 @@ MATRIX = {
     "dtd": Row(({}, {"space": "pixel", "threshold": 0.3}, {"relative": True}), {"threshold": 1}),
     "evs": Row(({}, {"space": "pixel", "rate": 0.75}), {"rate": 0}),
     "fastv": Row(({}, {"layer": 3, "drop": 0.75}), {"drop": 0}),
+    "framedrop": Row(({}, {"every": 3}), {"every": 1}),
     "prumerge": Row(({}, {"plus": True}), {"ratio": 1, "neighbors": 0, "order": "raster"}),
+    "randomdrop": Row(({}, {"keep": 0.2, "seed": 7}), {"keep": 1}),
     "rlt": Row(
         (
             {},
