@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import httpx
 
 from streamer.errors import SourceError
 from streamer.sources.fetch import Fetcher, HttpFile
+from streamer.sources.pieces import PiecesFile
 from streamer.sources.playlist import (
     MARK,
     Part,
@@ -74,45 +74,16 @@ def _parse(file: HttpFile, fetcher: Fetcher, shown: str) -> Playlist | Variant:
         file.close()
 
 
-class HlsFile:
+class HlsFile(PiecesFile):
     """The media of a playlist from one segment on: headers, segments, decrypted, in order."""
 
-    hint = ""
-
     def __init__(self, playlist: Playlist, fetcher: Fetcher, *, start: int = 0) -> None:
-        self.failure: SourceError | None = None
+        super().__init__(self._read_on(start))
         self._playlist = playlist
         self._parts = PartReader(fetcher)
-        self._pieces = self._read_on(start)
-        self._buffer = memoryview(b"")
-        self._position = 0
-
-    def read(self, size: int = -1) -> bytes:
-        if size < 0:
-            size = 1 << 20
-        try:
-            while not self._buffer:
-                self._buffer = memoryview(next(self._pieces))
-        except StopIteration:
-            return b""
-        except SourceError as exc:
-            self.failure = exc
-            return b""
-        piece = bytes(self._buffer[:size])
-        self._buffer = self._buffer[size:]
-        self._position += len(piece)
-        return piece
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        raise io.UnsupportedOperation("segments are read in order")
-
-    def tell(self) -> int:
-        return self._position
-
-    def seekable(self) -> bool:
-        return False
 
     def close(self) -> None:
+        super().close()
         self._parts.close()
 
     def _read_on(self, start: int) -> Iterator[bytes]:

@@ -10,30 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from streamer import service
 from streamer.adapters.redis_server import EmbeddedRedis
 from streamer.supervisor import Supervisor, Watched
 from tests.service import Service
-
-
-class _Redis:
-    """As `Process` wants it."""
-
-    def __init__(self, server: EmbeddedRedis) -> None:
-        self.server = server
-        server.restart()
-        self.pid = server.pid
-
-    def poll(self) -> int | None:
-        return None if self.server.running else -1
-
-    def terminate(self) -> None:
-        self.server.close()
-
-    def kill(self) -> None:
-        self.server.close()
-
-    def said(self) -> str | None:
-        return None
 
 
 class _Keeper:
@@ -67,7 +47,7 @@ def kept_service(redis_folder: Path, **environment: str) -> Iterator[Service]:
     running = Service(server, given)
     supervisor = Supervisor(
         [
-            Watched(name="redis", start=lambda: _Redis(server)),
+            service._redis(server),
             Watched(name="worker", start=lambda: _Keeper(running), end_s=30.0),
         ]
     )

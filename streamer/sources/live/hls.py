@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from streamer.errors import SourceError
 from streamer.sources.fetch import Fetcher, HttpFile, StatusRefused
 from streamer.sources.hls import Found, PartReader, find_playlist
 from streamer.sources.live.stretch import Stretch
+from streamer.sources.pieces import PiecesFile
 from streamer.sources.playlist import Part, Playlist, Segment
 
 _EDGE = 3  # target durations between where reading begins and the newest segment's end
@@ -362,50 +362,11 @@ def _after(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
     yield from rest
 
 
-class _StretchFile:
+class _StretchFile(PiecesFile):
     """Segments of one stretch, in order, as they come."""
 
-    hint = ""
-
     def __init__(self, feed: HlsFeed, begun: _Begun) -> None:
-        self.failure: SourceError | None = None
-        self.ended = False
-        """Whether everything was read."""
-        self._pieces = feed._read(begun)
-        self._buffer = memoryview(b"")
-        self._position = 0
-        self._closed = False
-
-    def read(self, size: int = -1) -> bytes:
-        if self._closed or self.failure is not None:
-            return b""
-        try:
-            while not self._buffer:
-                self._buffer = memoryview(next(self._pieces))
-        except StopIteration:
-            self.ended = True
-            return b""
-        except SourceError as exc:
-            self.failure = exc
-            return b""
-        size = len(self._buffer) if size < 0 else size
-        piece = bytes(self._buffer[:size])
-        self._buffer = self._buffer[size:]
-        self._position += len(piece)
-        return piece
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        raise io.UnsupportedOperation("segments are read in order")
-
-    def tell(self) -> int:
-        return self._position
-
-    def seekable(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        self._closed = True
-        self._buffer = memoryview(b"")
+        super().__init__(feed._read(begun))
 
 
 def open_feed(

@@ -6,13 +6,13 @@ Matroska, a container that any demuxer reads and that can begin before its lengt
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterator
 
 from streamer.adapters.clock import Clock
 from streamer.errors import SourceError
 from streamer.sources.fetch import MediaFile
+from streamer.sources.pieces import PiecesFile
 
 _MOST_BYTES = 32 << 20  # of one picture
 _START = b"\xff\xd8\xff"
@@ -23,48 +23,17 @@ _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # what may follow a scan's data
 
 
-class MotionPictures:
+class MotionPictures(PiecesFile):
     """A file of pictures as Matroska, each as soon as its last byte has come."""
 
-    hint = ""
-
     def __init__(self, file: MediaFile, clock: Clock, *, shown: str) -> None:
-        self.failure: SourceError | None = None
+        super().__init__(self._written())
         self._file = file
         self._clock = clock
         self._shown = shown
-        self._pieces = self._written()
-        self._buffer = memoryview(b"")
-        self._position = 0
-
-    def read(self, size: int = -1) -> bytes:
-        if self.failure is not None:
-            return b""
-        try:
-            while not self._buffer:
-                self._buffer = memoryview(next(self._pieces))
-        except StopIteration:
-            self.failure = self._file.failure
-            return b""
-        except SourceError as exc:
-            self.failure = exc
-            return b""
-        size = len(self._buffer) if size < 0 else size
-        piece = bytes(self._buffer[:size])
-        self._buffer = self._buffer[size:]
-        self._position += len(piece)
-        return piece
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        raise io.UnsupportedOperation("live media is read in order")
-
-    def tell(self) -> int:
-        return self._position
-
-    def seekable(self) -> bool:
-        return False
 
     def close(self) -> None:
+        super().close()
         self._file.close()
 
     def _written(self) -> Iterator[bytes]:
@@ -76,6 +45,8 @@ class MotionPictures:
                 yield _head(*_size(picture))
             last_ms = max(last_ms + 1, round(1000 * (self._clock.monotonic() - began)))
             yield _cluster(last_ms, picture)
+        if self._file.failure is not None:
+            raise self._file.failure
 
     def _pictures(self) -> Iterator[bytes]:
         data = bytearray()
