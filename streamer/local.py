@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Event, Thread
@@ -15,7 +15,7 @@ from streamer.actors.controller import Controller
 from streamer.actors.deploy import RayFleet
 from streamer.actors.janitor import Janitor
 from streamer.actors.ray_cluster import start_ray, stop_ray
-from streamer.adapters.clock import SYSTEM_CLOCK
+from streamer.adapters.clock import SYSTEM_CLOCK, Clock
 from streamer.adapters.redis_client import connect
 from streamer.adapters.redis_queue import RedisQueue
 from streamer.adapters.redis_roster import RedisRoster
@@ -27,8 +27,37 @@ from streamer.events import decode_chunk_events
 from streamer.jobs import Job, JobStatus, Question, When, read_status
 from streamer.sources import absolute
 from streamer.sources.guard import TRUSTING
+from streamer.workers import SourceState, WorkerReport
 
 BLOCK_S = 0.25
+AWAY_S = 2.0
+"""How long a live source is away before it is told."""
+TELL_S = 10.0
+"""Least time between two reasons."""
+
+
+class Absence:
+    """Tells why a live source is away: once a reason, until it is back."""
+
+    def __init__(self, told: Callable[[str], None], clock: Clock) -> None:
+        self._told = told
+        self._clock = clock
+        self._since: float | None = None
+        self._last: str | None = None
+        self._quiet_until = 0.0
+
+    def see(self, source: SourceState | None) -> None:
+        """Called with the source's state again and again; None while it has none."""
+        now = self._clock.monotonic()
+        if source is None or source.connected:
+            self._since = self._last = None
+            return
+        self._since = now if self._since is None else self._since
+        if now < max(self._since + AWAY_S, self._quiet_until):
+            return
+        if source.reason and source.reason != self._last:
+            self._told(f"{source.reason}; connecting again")
+            self._last, self._quiet_until = source.reason, now + TELL_S
 
 
 class LocalRun:
@@ -45,6 +74,7 @@ class LocalRun:
         """told: is called with what is being waited for; when: the question is asked."""
         self.settings = settings
         self.told = told
+        self.absence = Absence(told, SYSTEM_CLOCK)
         self.job = Job(
             id=f"caption-{uuid.uuid4().hex[:12]}",
             url=absolute(url),
@@ -116,9 +146,11 @@ class LocalRun:
             if self.status().finished:
                 return
             self.controller.step()
-            for report in self.roster.reports().values():
+            reports = self.roster.reports()
+            for report in reports.values():
                 if report.error:
                     raise StreamerError(report.error)
+            self.absence.see(_source(reports, self.job.id))
 
     def status(self) -> JobStatus:
         """How far the job has come."""
@@ -126,3 +158,9 @@ class LocalRun:
         if record is None:
             return JobStatus(state="failed", last_chunk=None, error="the job was deleted")
         return read_status(record)
+
+
+def _source(reports: Mapping[str, WorkerReport], job_id: str) -> SourceState | None:
+    """What the worker that reads a job's live source says of it."""
+    found = (report.jobs.get(job_id) for report in reports.values() if report.kind == "decode")
+    return next((progress.source for progress in found if progress), None)
