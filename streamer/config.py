@@ -91,6 +91,11 @@ class ModelSettings(_Section):
         "auto",
         description="of the vision encoder; auto is sdpa on cpu, varlen or triton on cuda",
     )
+    context: Literal["kept", "cached", "dense"] = Field(
+        "kept",
+        description="what the vision encoder shows to kept cells: each other, what is stored of "
+        "the rest too, or the whole picture at its price",
+    )
     max_cells: int | None = Field(None, ge=1, description="most tokens of a frame before reduction")
     max_new_tokens: int = Field(64, ge=1, le=4096, description="longest caption or answer")
     batch: int = Field(8, ge=1, le=1024, description="most jobs captioned at once by a worker")

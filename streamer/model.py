@@ -15,6 +15,7 @@ from streamer.checkpoint import resolve
 from streamer.errors import ModelError
 from streamer.language.layout import Layout
 from streamer.vision.attention import Way, set_attention, way_for
+from streamer.vision.context import Context
 from streamer.vision.geometry import Geometry
 
 
@@ -25,6 +26,8 @@ class VideoModel:
     model: Qwen3VLForConditionalGeneration
     layout: Layout
     geometry: Geometry
+    context: Context = "kept"
+    """What the vision tower shows to the kept cells of a tubelet; see vision/context.py."""
 
     @property
     def tower(self) -> Qwen3VLVisionModel:
@@ -37,6 +40,7 @@ def load_model(
     device: str = "auto",
     dtype: str = "auto",
     attention: Way | Literal["auto"] = "auto",
+    context: Context = "kept",
     max_cells: int | None = None,
 ) -> VideoModel:
     """Loads a checkpoint folder, or a name that transformers finds in its cache or on its hub.
@@ -44,6 +48,7 @@ def load_model(
     name: "embedded" is the checkpoint this package carries.
     device, dtype: "auto" is bfloat16 on cuda where there is one, else float32 on cpu.
     attention: how the vision tower attends; see vision/attention.py.
+    context: what it shows to kept cells; see vision/context.py.
     max_cells: most LLM tokens per frame before any reduction; the processor's own limit if None.
     Raises ModelError for anything that cannot be loaded.
     """
@@ -65,17 +70,24 @@ def load_model(
             "give a folder with a Qwen3-VL checkpoint (config, weights, tokenizer and video "
             "processor), or 'embedded'"
         ) from exc
-    set_attention(model.model.visual, _way(model.model.visual, attention))
+    tower = model.model.visual
+    set_attention(tower, _way(tower, attention, context))
     return VideoModel(
         model=model.eval().requires_grad_(False),
         layout=Layout.of(tokenizer),
         geometry=geometry_of(processor, max_cells),
+        context=context,
     )
 
 
-def _way(tower: Qwen3VLVisionModel, wanted: Way | Literal["auto"]) -> Way:
-    channels = tower.config.hidden_size // tower.config.num_heads
-    return way_for(wanted, device=tower.device, dtype=tower.dtype, channels=channels)
+def _way(tower: Qwen3VLVisionModel, wanted: Way | Literal["auto"], context: Context) -> Way:
+    return way_for(
+        wanted,
+        device=tower.device,
+        dtype=tower.dtype,
+        channels=tower.config.hidden_size // tower.config.num_heads,
+        recalls=context == "cached",
+    )
 
 
 def geometry_of(processor: Any, max_cells: int | None) -> Geometry:

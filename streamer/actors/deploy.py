@@ -153,6 +153,7 @@ class ModelActor(LivingActor):
                     dtype=wanted.dtype,
                     # what captions alone does not run the vision encoder
                     attention=wanted.attention if self.life.kind == "tokenize" else "auto",
+                    context=wanted.context,
                     max_cells=wanted.max_cells,
                 )
             except ModelError as exc:

@@ -386,4 +386,5 @@ def encoder_for(model: VideoModel, job: Job) -> StreamEncoder:
             budget=keyframes.budget,
             cut_share=keyframes.cut_share,
         ),
+        context=model.context,
     )

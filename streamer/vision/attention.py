@@ -33,11 +33,17 @@ AMPERE = (8, 0)  # the first GPUs that FlashAttention runs on
 
 
 def way_for(
-    wanted: Way | Literal["auto"], *, device: torch.device, dtype: torch.dtype, channels: int
+    wanted: Way | Literal["auto"],
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    channels: int,
+    recalls: bool = False,
 ) -> Way:
     """The way that a tower attends, with heads of so many channels.
 
     "auto" is sdpa on a CPU; on a GPU varlen where it can run, else triton, else sdpa.
+    recalls: whether segments have more keys than queries, which triton and flex do not know.
     Raises ModelError if the way wanted cannot run there.
     """
     on_gpu = device.type == "cuda"
@@ -47,8 +53,8 @@ def way_for(
         and dtype in (torch.float16, torch.bfloat16)
         and channels % 8 == 0
         and torch.cuda.get_device_capability(device) >= AMPERE,
-        "triton": on_gpu and find_spec("triton") is not None and channels <= 128,
-        "flex": on_gpu and find_spec("triton") is not None and channels >= 16,
+        "triton": not recalls and on_gpu and find_spec("triton") is not None and channels <= 128,
+        "flex": not recalls and on_gpu and find_spec("triton") is not None and channels >= 16,
     }
     if wanted == "auto":
         order: tuple[Way, ...] = ("varlen", "triton", "sdpa") if on_gpu else ("sdpa",)
@@ -57,18 +63,23 @@ def way_for(
         possible = ", ".join(way for way in fits if fits[way])
         raise ModelError(
             f"model.attention: {wanted!r} cannot run on {device} in {dtype} with heads of "
-            f"{channels} channels; possible are: auto, {possible}"
+            f"{channels} channels{' and model.context: cached' if recalls else ''}; "
+            f"possible are: auto, {possible}"
         )
     return wanted
 
 
 def set_attention(tower: Qwen3VLVisionModel, way: Way) -> None:
     """Makes the tower attend that way from its next call on."""
-    name = "sdpa" if way == "sdpa" else f"flash_segments_{way}"
     if way != "sdpa":
-        ALL_ATTENTION_FUNCTIONS.register(name, _interface(WAYS[way]))
+        ALL_ATTENTION_FUNCTIONS.register(name_of(way), _interface(WAYS[way]))
     # Not set_attn_implementation: that looks for a "flash" in packages and on the hub.
-    tower.config._attn_implementation = name
+    tower.config._attn_implementation = name_of(way)
+
+
+def name_of(way: Way) -> str:
+    """What transformers knows it by."""
+    return "sdpa" if way == "sdpa" else f"flash_segments_{way}"
 
 
 def varlen(q: Tensor, k: Tensor, v: Tensor, borders: Tensor, longest: int, scale: float) -> Tensor:

@@ -24,6 +24,7 @@ from streamer.core.planner import (
     when_asked,
 )
 from streamer.types import FrameChunk, Gap
+from streamer.vision.context import Context, Store, shown
 from streamer.vision.geometry import Geometry, Grid
 from streamer.vision.patches import Patches, patchify
 from streamer.vision.resize import resize, whole_tubelets
@@ -40,10 +41,12 @@ class Memory:
     """(H, W, 3) uint8, first frame of the last tubelet, where `change` is needed."""
     states: tuple[object | None, ...]
     """Of the operators after the encoder."""
+    store: Store | None
+    """Where kept cells see what is stored of the others."""
 
     @classmethod
-    def empty(cls, pipeline: Pipeline) -> Memory:
-        return cls(front=None, states=(None,) * len(pipeline.token))
+    def empty(cls, pipeline: Pipeline, store: Store | None) -> Memory:
+        return cls(front=None, states=(None,) * len(pipeline.token), store=store)
 
 
 class StreamEncoder:
@@ -57,29 +60,32 @@ class StreamEncoder:
         job: str,
         pipeline: Pipeline,
         policy: KeyframePolicy,
+        context: Context = "kept",
     ) -> None:
         self.tower = tower
         self.geometry = geometry
         self.job = job
         self.pipeline = pipeline
         self.policy = policy
+        self.context = context
         self.state: PlanState | None = None
         self.tubelets_before = 0
-        self.memory = Memory.empty(pipeline)
+        self.memory = self._forgotten()
         self.device = next(tower.parameters()).device
 
     @torch.inference_mode()
     def replay(self, chunk: FrameChunk, *, tokens: int, first_tubelet: int = 0) -> None:
         """Takes up a chunk that is in the token stream already: state moves on.
 
-        Nothing is encoded, unless operators after the encoder remember something.
+        Nothing is encoded, unless operators after the encoder remember something, or the encoder
+        itself does.
         tokens: how many it has there. first_tubelet: the wire t of the first chunk replayed.
         """
         if self.state is None:
             self.tubelets_before = first_tubelet
         frames = self._frames(chunk)
         plan = self._plan(chunk, frames, FULL)
-        if self.pipeline.remembers:
+        if self.pipeline.remembers or self.context == "cached":
             self._tokens(plan, frames, self._patches(plan, frames))
         self._count(plan, tokens)
 
@@ -182,27 +188,34 @@ class StreamEncoder:
         )
         return plan
 
+    def _forgotten(self) -> Memory:
+        store = Store.empty(self.tower) if self.context == "cached" else None
+        return Memory.empty(self.pipeline, store)
+
     def _count(self, plan: ChunkPlan, tokens: int) -> None:
         assert self.state is not None  # a chunk was planned
         self.state = left_over(self.state, plan, tokens)
 
     def _patches(self, plan: ChunkPlan, frames: Tensor) -> Patches:
         dtype = torch.bfloat16 if self.tower.dtype == torch.bfloat16 else torch.float32
-        return patchify(frames, plan.keep, self.geometry, dtype=dtype)
+        return patchify(frames, shown(plan.keep, self.context), self.geometry, dtype=dtype)
 
     def _tokens(self, plan: ChunkPlan, frames: Tensor, patches: Patches) -> Tokens:
         """Encoded and reduced; what operators and `change` remember moves on."""
         needs = self.pipeline.needs
+        if plan.kind == "I":
+            self.memory = self._forgotten()
         features = encode(
             self.tower,
             patches,
             Grid(h=plan.keep.shape[1], w=plan.keep.shape[2]),
             self.geometry,
             signals=bool(needs & {"attention", "keys"}),
+            store=self.memory.store,
         )
+        if self.context == "dense":
+            features = features.of(plan.keep[shown(plan.keep, self.context)])
         signals = features.signals
-        if plan.kind == "I":
-            self.memory = Memory.empty(self.pipeline)
         if "change" in needs:
             change = pixel_change(frames, self.memory.front, self.geometry)
             signals = replace(signals, change=change[plan.keep])
@@ -212,7 +225,7 @@ class StreamEncoder:
             pos=positions(plan),
             size=torch.ones(len(features.tokens), device=self.device),
             run=plan.run[plan.keep],
-            offsets=torch.tensor([0, *patches.per_tubelet], device=self.device).cumsum(0),
+            offsets=torch.nn.functional.pad(plan.keep.flatten(1).sum(1).cumsum(0), (1, 0)),
             deepstack=stack if len(stack) else None,
         )
         states = []
@@ -221,5 +234,5 @@ class StreamEncoder:
             tokens, signals = result.tokens, result.signals
             states.append(result.state)
         front = frames[-self.geometry.tubelet].clone() if "change" in needs else None
-        self.memory = Memory(front=front, states=tuple(states))
+        self.memory = Memory(front=front, states=tuple(states), store=features.store)
         return tokens

@@ -20,6 +20,7 @@ from transformers.vision_utils import (
 )
 
 from operators import Signals
+from streamer.vision.context import Recall, Store, recalling
 from streamer.vision.geometry import Geometry, Grid
 from streamer.vision.patches import Patches
 from streamer.vision.signals import LastBlock, attention_and_keys, last_block
@@ -33,6 +34,20 @@ class Features:
     tokens: Tensor
     deepstack: Tensor
     signals: Signals = field(default_factory=Signals)
+    store: Store | None = None
+    """What there is to see for the next call, where it was given what there is for this one."""
+
+    def of(self, kept: Tensor) -> Features:
+        """Of some cells alone; kept: (N,) bool."""
+        return Features(
+            tokens=self.tokens[kept],
+            deepstack=self.deepstack[:, kept],
+            signals=Signals(
+                attention=None if self.signals.attention is None else self.signals.attention[kept],
+                keys=None if self.signals.keys is None else self.signals.keys[kept],
+            ),
+            store=self.store,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -70,11 +85,14 @@ def encode(
     geometry: Geometry,
     *,
     signals: bool = False,
+    store: Store | None = None,
 ) -> Features:
     """Runs the tower on kept cells; each tubelet with any is one attention segment.
 
     grid: of all tubelets, or one per tubelet (several streams packed into one call).
-    signals: whether attention and keys of the last block are wanted.
+    signals: whether attention and keys of the last block are wanted. The attention is that of
+        these cells among each other, whatever else they see.
+    store: of the one stream that all tubelets are of, if cells see what is stored of the others.
     With no kept cell the tower is not called.
     """
     device, config = patches.pixels.device, tower.config
@@ -85,6 +103,7 @@ def encode(
             tokens=nothing,
             deepstack=nothing.expand(len(config.deepstack_visual_indexes), -1, -1),
             signals=_none_kept(config.hidden_size, device) if signals else Signals(),
+            store=store,
         )
     segments = [
         (_places_of(tower, g, device), g, cells)
@@ -93,7 +112,15 @@ def encode(
     ]
     rows = [cells[:, 1] * g.w + cells[:, 2] for _, g, cells in segments]
     lengths = torch.tensor([len(r) * geometry.patches_per_cell for r in rows], device=device)
-    with last_block(tower) if signals else nullcontext() as noted:
+    recall = None
+    if store is not None:
+        recall = Recall(
+            store, rows, cells=grids[0].cells, patches_per_cell=geometry.patches_per_cell
+        )
+    with (
+        last_block(tower) if signals else nullcontext() as noted,
+        recalling(tower) if recall else nullcontext(),
+    ):
         output = tower(
             patches.pixels,
             grid_thw=torch.tensor([[1, 1, 1]], device=device),
@@ -108,6 +135,7 @@ def encode(
             ),
             cu_seqlens=torch.nn.functional.pad(lengths.cumsum(0, dtype=torch.int32), (1, 0)),
             max_seqlen=max(map(len, rows)) * geometry.patches_per_cell,
+            recall=recall,
         )
     tokens: Tensor = output.pooler_output
     layers: list[Tensor] = output.deepstack_features
@@ -115,6 +143,7 @@ def encode(
         tokens=tokens,
         deepstack=torch.stack(layers) if layers else tokens.new_empty(0, *tokens.shape),
         signals=Signals() if noted is None else _noted(noted, patches, geometry),
+        store=recall.left() if recall else None,
     )
 
 

@@ -89,6 +89,7 @@ model:
   device: "cuda:1"
   dtype: float32
   attention: flex
+  context: dense
   max_cells: 99
   max_new_tokens: 9
   batch: 4

@@ -266,8 +266,9 @@ def test_a_jobs_settings_reach_its_encoder(model: VideoModel) -> None:
         pipeline=({"name": "rlt", "threshold": 0.3}, {"name": "tome", "keep": 0.25}),
         keyframes={"interval_s": 5.0, "budget": 3.0, "cut_share": 0.7},
     )
-    stream = encoder_for(model, job)
+    stream = encoder_for(replace(model, context="dense"), job)
     assert stream.job == job.id
+    assert stream.context == "dense"
     assert stream.pipeline.pixel == RLT(threshold=0.3)
     assert stream.pipeline.token == (build_token("tome", keep=0.25),)
     assert stream.policy == KeyframePolicy(interval_s=5.0, budget=3.0, cut_share=0.7)

@@ -6,6 +6,7 @@ import inspect
 import os
 import warnings
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import torch
@@ -151,6 +152,13 @@ def test_what_cannot_run_is_refused_by_name() -> None:
         way_for("varlen", device=CPU, dtype=torch.bfloat16, channels=64)
     with pytest.raises(ModelError, match=r"'varlen' .*float32.* auto, sdpa, triton, flex"):
         way_for("varlen", device=CUDA, dtype=torch.float32, channels=64)
+
+    at = partial(way_for, device=CUDA, channels=64, recalls=True)
+    with pytest.raises(
+        ModelError, match=r"'flex' .* model\.context: cached; .* auto, sdpa, varlen$"
+    ):
+        at("flex", dtype=torch.bfloat16)
+    assert at("auto", dtype=torch.float32) == "sdpa"
 
 
 def test_old_gpus_have_no_varlen(monkeypatch: pytest.MonkeyPatch) -> None:
