@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from streamer import __version__
-from streamer.commands import inspect, jobs, local, pools, service
+from streamer.commands import evaluate, inspect, jobs, local, pools, service
 
 HERE, SERVICE, CLIENT = "On this machine", "A service", "Of a running service"
 
@@ -20,6 +20,7 @@ app = typer.Typer(
 app.command(rich_help_panel=HERE)(local.caption)
 app.command(rich_help_panel=HERE)(local.demo)
 app.command(rich_help_panel=HERE)(inspect.inspect)
+app.command("eval", rich_help_panel=HERE)(evaluate.evaluate)
 app.command(rich_help_panel=SERVICE)(service.serve)
 app.command(rich_help_panel=SERVICE)(service.worker)
 app.command(rich_help_panel=SERVICE)(service.api)

@@ -1,0 +1,1 @@
+"""What leaving tokens out costs: pipelines run over a dataset, scored against what is true."""
