@@ -16,15 +16,15 @@ else
 endif
 
 test: .venv/.installed-dev ## every test: integration on real Redis, Ray, sockets, decoders, then unit
-	@OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist loadfile tests/unit/kernels tests/integration tests/unit
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 3 --dist loadfile tests/unit/kernels tests/integration tests/unit
 
 check: lint types unit ## lint, types, unit tests, direction of imports
 
 unit: .venv/.installed-dev
-	@OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist loadfile tests/unit
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 3 --dist loadfile tests/unit
 
 integration: .venv/.installed-dev
-	@OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist loadfile tests/integration
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 3 --dist loadfile tests/integration
 
 lint: .venv/.installed-dev
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/lint-imports --no-cache
@@ -40,8 +40,8 @@ setup: .venv/.installed-dev ## install everything
 train: .venv/.installed ## train the embedded model: MINUTES=70 OUT=runs/embedded
 	@$(RUN) -m streamer.embedded.train --minutes $(or $(MINUTES),70) --out $(or $(OUT),runs/embedded)
 
-evaluate: .venv/.installed ## score the embedded model on 500 held-out clips, dense and kept
-	@$(RUN) -m streamer.embedded.evaluate
+evaluate: .venv/.installed ## score the embedded model on 500 held-out clips, all tokens and the default's
+	@$(BIN)/streamer eval
 
 bench: .venv/.installed-dev ## kernels, operators, and the price of change, side by side; CLIPS="a.mp4 b.mp4" adds real clips
 	@$(RUN) -m tests.bench.kernels.run && $(RUN) -m tests.bench.price $(CLIPS) && $(RUN) -m tests.bench.change_test

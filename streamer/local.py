@@ -49,7 +49,9 @@ class Absence:
     def see(self, source: SourceState | None) -> None:
         """Called with the source's state again and again; None while it has none."""
         now = self._clock.monotonic()
-        if source is None or source.connected:
+        if source is None:
+            return  # its worker is being replaced
+        if source.connected:
             self._since = self._last = None
             return
         self._since = now if self._since is None else self._since

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from transformers import (
     PreTrainedTokenizerFast,
@@ -18,7 +20,9 @@ GRIDS: tuple[tuple[int, int], ...] = ((8, 8), (6, 10), (6, 9), (10, 6), (5, 11),
 """Rows and columns of cells trained on: squares, 16:9, 4:3, portrait, wide, and between."""
 
 
-def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLForConditionalGeneration:
+def build_model(
+    tokenizer: PreTrainedTokenizerFast, *, vision_layers: int = 6, text_layers: int = 6
+) -> Qwen3VLForConditionalGeneration:
     """Random weights."""
     ids = tokenizer.convert_tokens_to_ids
     config = Qwen3VLConfig(
@@ -26,7 +30,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLForConditionalGene
             "vocab_size": len(tokenizer),
             "hidden_size": 128,
             "intermediate_size": 384,
-            "num_hidden_layers": 4,
+            "num_hidden_layers": text_layers,
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
             "head_dim": 32,
@@ -40,7 +44,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLForConditionalGene
             },
         },
         vision_config={
-            "depth": 4,
+            "depth": vision_layers,
             "hidden_size": 128,
             "intermediate_size": 384,
             "num_heads": 4,
@@ -61,6 +65,41 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLForConditionalGene
     with torch.no_grad():
         model.model.visual.pos_embed.weight.copy_(position_waves(POSITIONS, 128))
     return model
+
+
+def start_from(
+    model: Qwen3VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path
+) -> None:
+    """Takes over the weights of an earlier checkpoint, of the same width.
+
+    It may have fewer layers, after which the new ones start by changing nothing, and another
+    vocabulary, of which the tokens that both have are taken.
+    """
+    old = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    words = PreTrainedTokenizerFast.from_pretrained(folder).get_vocab()
+    given, own = old.state_dict(), model.state_dict()
+    with torch.no_grad():
+        for name, weight in own.items():
+            if name in given and "embed_tokens" not in name and "lm_head" not in name:
+                weight.copy_(given[name])
+            elif name not in given and name.endswith(OUTPUTS):
+                weight.zero_()
+        embedding = model.model.language_model.embed_tokens.weight
+        known = old.model.language_model.embed_tokens.weight
+        for word, row in tokenizer.get_vocab().items():
+            if word in words:
+                embedding[row] = known[words[word]]
+
+
+OUTPUTS = (
+    "attn.proj.weight",
+    "attn.proj.bias",
+    "linear_fc2.weight",
+    "linear_fc2.bias",
+    "o_proj.weight",
+    "down_proj.weight",
+)
+"""What a layer adds to its input is the last of these."""
 
 
 def position_waves(side: int, width: int) -> torch.Tensor:

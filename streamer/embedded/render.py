@@ -9,9 +9,14 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.embedded.scene import COLOURS, Clip, Shot, Thing
+from streamer.embedded.compression import through_codec
+from streamer.embedded.scene import PAINTS, Box, Clip, Light, Shot, Thing
+from streamer.embedded.texture import texture
 
-TEXTURE_SIZE = 384
+View = tuple[float, float, float]
+"""A place (x, y), and a magnification."""
+DARKEST, BRIGHTEST = 0.7, 1.3
+"""Most that light changes: with more, orange becomes yellow, and white grey."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -26,6 +31,8 @@ class Rendering:
     """(T,) index of the frame's shot."""
     at: NDArray[np.int64]
     """(T,) index of the frame within its shot."""
+    views: NDArray[np.float64]
+    """(T, 3): the camera's way (x, y) since the shot's start, and its magnification."""
     scale: int = 1
 
     def every(self, step: int) -> Rendering:
@@ -35,6 +42,7 @@ class Rendering:
             owner=self.owner[::step],
             shot=self.shot[::step],
             at=self.at[::step],
+            views=self.views[::step],
             scale=self.scale,
         )
 
@@ -45,84 +53,87 @@ def render(clip: Clip) -> Rendering:
     rng = np.random.default_rng((clip.seed, 1))
     frames = np.empty((clip.num_frames, height, width, 3), np.uint8)
     owner = np.full((clip.num_frames, height, width), -1, np.int8)
-    phase, period = rng.uniform(0, 2 * math.pi), rng.uniform(8, 40)
+    gain = _Gain(clip.light, rng)
+    views = np.concatenate([shot.views() for shot in clip.shots])
     row = 0
     for shot in clip.shots:
-        background = texture(shot.texture_seed)
-        movers = [thing for thing in shot.things if thing.moves]
-        for t, (dx, dy) in enumerate(shot.offsets()):
-            x, y = shot.origin[0] + float(dx), shot.origin[1] + float(dy)
-            frame = _crop(background, x, y, height, width, clip.scale)
+        movers = movers_of(shot)
+        stage = _Stage(shot, clip, rng)
+        gain.begin()
+        for t in range(shot.num_frames):
+            view = views[row]
+            frame = stage.background(view)
             for thing in shot.things:
-                index = movers.index(thing) if thing.moves else -1
-                at = (thing.x + t * thing.velocity[0] - dx, thing.y + t * thing.velocity[1] - dy)
-                _draw(frame, owner[row], thing, index, at, clip.scale)
-            gain = 1 + clip.flicker * math.sin(phase + 2 * math.pi * row / period)
-            frames[row] = _sense(frame, gain, clip.noise, rng)
+                if thing.shown[0] <= t < thing.shown[1]:
+                    index = movers.index(thing) if thing.moves else -1
+                    _draw(frame, owner[row], thing, index, stage.place(thing, t, view), clip.scale)
+            frames[row] = _sense(frame, gain.of(frame, row), clip.noise, rng)
             row += 1
     lengths = [shot.num_frames for shot in clip.shots]
     return Rendering(
-        frames=frames,
+        frames=frames if clip.crf is None else through_codec(frames, crf=clip.crf),
         owner=owner,
         shot=np.repeat(np.arange(len(lengths)), lengths),
         at=np.concatenate([np.arange(n) for n in lengths]),
+        views=views,
         scale=clip.scale,
     )
 
 
-@lru_cache(maxsize=1024)
-def texture(seed: int) -> NDArray[np.uint8]:
-    """(S, S, 3) muted, detailed background that repeats endlessly in both directions."""
-    rng = np.random.default_rng((seed, 2))
-    size = TEXTURE_SIZE
-    picture = np.zeros((size, size, 3), np.float32)
-    for cells, strength in ((3, 22.0), (6, 16.0), (16, 12.0), (48, 9.0), (128, 6.0)):
-        grid = rng.normal(0, 1, (cells, cells, 1 if cells > 6 else 3)).astype(np.float32)
-        picture += strength * rng.uniform(0.3, 1.2) * _upsample(grid, size)
-    for _ in range(rng.integers(4, 14)):
-        h, w = rng.integers(12, 120, 2)
-        y, x = rng.integers(0, size - h), rng.integers(0, size - w)
-        picture[y : y + h, x : x + w] += rng.normal(0, 16, 3)
-    for _ in range(rng.integers(0, 6)):
-        at, thick = rng.integers(0, size - 4), rng.integers(1, 4)
-        line = picture[at : at + thick] if rng.random() < 0.5 else picture[:, at : at + thick]
-        line += rng.normal(0, 30)
-    grey = picture.mean(axis=2, keepdims=True)
-    picture = grey + 0.5 * (picture - grey) + rng.uniform(85, 165) + rng.uniform(-12, 12, 3)
-    drawn: NDArray[np.uint8] = np.clip(picture, 40, 215).astype(np.uint8)
-    return drawn
+def movers_of(shot: Shot) -> list[Thing]:
+    """The shot's moving things, in the order that Rendering.owner counts them."""
+    return [thing for thing in shot.things if thing.moves]
 
 
-def _upsample(grid: NDArray[np.float32], size: int) -> NDArray[np.float32]:
-    """Bilinear, wrapping at the edges."""
-    cells = grid.shape[0]
-    at = np.arange(size, dtype=np.float32) * cells / size
-    low = at.astype(np.int64)
-    high, f = (low + 1) % cells, (at - low).astype(np.float32)
-    rows = grid[low] * (1 - f)[:, None, None] + grid[high] * f[:, None, None]
-    mixed = rows[:, low] * (1 - f)[None, :, None] + rows[:, high] * f[None, :, None]
-    grown: NDArray[np.float32] = mixed.astype(np.float32)
-    return grown
+class _Stage:
+    """Where a shot's background and things are in the picture."""
 
+    def __init__(self, shot: Shot, clip: Clip, rng: np.random.Generator) -> None:
+        self.shot = shot
+        self.texture = texture(shot.texture_seed)
+        self.size = clip.size
+        self.scale = clip.scale
+        self.rng = rng
+        self._seen: tuple[View, NDArray[np.float32]] | None = None
 
-def _crop(
-    background: NDArray[np.uint8], x: float, y: float, height: int, width: int, scale: int
-) -> NDArray[np.float32]:
-    """(height, width, 3) of the endless texture from (x, y) on, enlarged `scale` times."""
-    size = len(background)
-    if scale == 1:
-        rows, columns = np.arange(height) + round(y), np.arange(width) + round(x)
-        return background.take(rows % size, 0).take(columns % size, 1).astype(np.float32)
-    at_y, at_x = y + (np.arange(height) + 0.5) / scale, x + (np.arange(width) + 0.5) / scale
-    picture = background.astype(np.float32)
-    for axis, at in ((0, at_y - 0.5), (1, at_x - 0.5)):
-        low = np.floor(at).astype(np.int64)
-        f = (at - low).astype(np.float32)
-        f = f[:, None, None] if axis == 0 else f[None, :, None]
-        picture = (
-            picture.take(low % size, axis) * (1 - f) + picture.take((low + 1) % size, axis) * f
-        )
-    return picture
+    def background(self, view: NDArray[np.float64]) -> NDArray[np.float32]:
+        """(H, W, 3), to be drawn on."""
+        at: View = (float(view[0]), float(view[1]), float(view[2]))
+        if self._seen is None or self._seen[0] != at:
+            self._seen = (at, self._sampled(at))
+        picture = self._seen[1].copy()
+        if box := self.shot.leaves:
+            self._stir(picture, box)
+        return picture
+
+    def place(self, thing: Thing, t: int, view: NDArray[np.float64]) -> View:
+        """Its centre in pixels of the coordinates, and how much larger it is seen."""
+        height, width = self.size
+        x = thing.x + t * thing.velocity[0] - view[0] - width / 2
+        y = thing.y + t * thing.velocity[1] - view[1] - height / 2
+        zoom = float(view[2])
+        return float(x * zoom + width / 2), float(y * zoom + height / 2), zoom
+
+    def _sampled(self, view: View) -> NDArray[np.float32]:
+        """The endless texture from the camera's place on, bilinear."""
+        picture = self.texture.astype(np.float32)
+        for axis, (origin, side) in enumerate(zip(self.shot.origin[::-1], self.size, strict=True)):
+            along = (np.arange(side * self.scale) + 0.5) / self.scale
+            at = (along - side / 2) / view[2] + side / 2 + origin + view[1 - axis] - 0.5
+            low = np.floor(at).astype(np.int64)
+            f = (at - low).astype(np.float32)
+            f = f[:, None, None] if axis == 0 else f[None, :, None]
+            size = len(self.texture)
+            picture = (
+                picture.take(low % size, axis) * (1 - f) + picture.take((low + 1) % size, axis) * f
+            )
+        return picture
+
+    def _stir(self, picture: NDArray[np.float32], box: Box) -> None:
+        s = self.scale
+        part = picture[box.y * s : (box.y + box.height) * s, box.x * s : (box.x + box.width) * s]
+        dy, dx = self.rng.integers(-2 * s, 2 * s + 1, 2)
+        part[:] = np.roll(part, (dy, dx), (0, 1))
 
 
 def _draw(
@@ -130,23 +141,23 @@ def _draw(
     owner: NDArray[np.int8],
     thing: Thing,
     index: int,
-    at: tuple[float, float],
+    at: View,
     scale: int,
 ) -> None:
     height, width = owner.shape
-    x, y, radius = at[0] * scale, at[1] * scale, thing.radius * scale
-    reach = 1.8 * radius + 2
+    x, y, radius = at[0] * scale, at[1] * scale, thing.radius * at[2] * scale
+    reach = 1.8 * radius * max(thing.stretch, 1 / thing.stretch) ** 0.5 + 2
     x0, x1 = max(0, int(x - reach)), min(width, int(x + reach) + 1)
     y0, y1 = max(0, int(y - reach)), min(height, int(y + reach) + 1)
     if x0 >= x1 or y0 >= y1:
         return
-    cover = _cover(thing, radius, np.arange(x0, x1) - x + 0.5, np.arange(y0, y1) - y + 0.5)
-    colour = np.array(COLOURS[thing.colour], np.float32) + np.array(thing.tint, np.float32)
+    dx, dy = np.arange(x0, x1) - x + 0.5, np.arange(y0, y1) - y + 0.5
+    cover = _cover(thing, radius, dx, dy)
+    colour = np.array(PAINTS[thing.colour], np.float32) + np.array(thing.tint, np.float32)
+    shade = (1 - thing.shading * dy / radius).astype(np.float32)
     patch = frame[y0:y1, x0:x1]
-    patch += cover[..., None] * (colour - patch)
-    mine = cover > 0.5
-    if index >= 0:
-        owner[y0:y1, x0:x1][mine] = index
+    patch += cover[..., None] * (colour * shade[:, None, None] - patch)
+    owner[y0:y1, x0:x1][cover > 0.5] = index
 
 
 def _cover(
@@ -154,8 +165,9 @@ def _cover(
 ) -> NDArray[np.float32]:
     """(len(dy), len(dx)) share of each pixel that the shape covers, from its signed distance."""
     c, s = math.cos(thing.angle), math.sin(thing.angle)
-    u = c * dx[None, :] + s * dy[:, None]
-    v = -s * dx[None, :] + c * dy[:, None]
+    tall = math.sqrt(thing.stretch)
+    u = (c * dx[None, :] + s * dy[:, None]) * tall
+    v = (-s * dx[None, :] + c * dy[:, None]) / tall
     if thing.shape == "disc":
         distance = np.hypot(u, v) - radius
     elif thing.shape == "square":
@@ -167,6 +179,30 @@ def _cover(
         slant = math.sqrt(3) / 2 * np.abs(u) - 0.5 * v
         distance = np.maximum(slant, v) - inradius
     return np.clip(0.5 - distance, 0, 1).astype(np.float32)
+
+
+class _Gain:
+    """How bright each frame is, against the paint."""
+
+    def __init__(self, light: Light, rng: np.random.Generator) -> None:
+        self.light = light
+        self.phase, self.period = rng.uniform(0, 2 * math.pi), rng.uniform(8, 40)
+        self._usual: float | None = None
+
+    def begin(self) -> None:
+        """A new shot, whose brightness is the usual one."""
+        self._usual = None
+
+    def of(self, frame: NDArray[np.float32], row: int) -> float:
+        light = self.light
+        gain = 1 + light.flicker * math.sin(self.phase + 2 * math.pi * row / self.period)
+        if light.step and row >= light.step[0]:
+            gain *= light.step[1]
+        if light.exposure:
+            mean = float(frame[::4, ::4].mean()) * gain
+            self._usual = self._usual or mean
+            gain *= (self._usual / mean) ** light.exposure
+        return min(max(gain, DARKEST), BRIGHTEST)
 
 
 @lru_cache(maxsize=1)
@@ -187,8 +223,3 @@ def _sense(
         frame = frame + np.float32(noise) * pool[rows[:, None], columns[None, :]]
     seen: NDArray[np.uint8] = np.clip(frame + 0.5, 0, 255).astype(np.uint8)
     return seen
-
-
-def movers_of(shot: Shot) -> list[Thing]:
-    """The shot's moving things, in the order that Rendering.owner counts them."""
-    return [thing for thing in shot.things if thing.moves]

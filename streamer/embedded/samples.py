@@ -1,28 +1,35 @@
 """Training samples: rendered clips, planned as the service plans streams, laid out as it prompts.
 
-A sample is one group. Its context is the trunk a caption session would hold after the last chunk;
-every chunk's answers hang off it as branches that see the trunk up to that chunk and themselves.
+A sample is a group, or several that follow each other. Its context is the trunk a caption session
+would hold after the last chunk; every chunk's answers hang off it as branches that see the trunk up
+to that chunk and themselves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from operators import RLT
+from operators import RLT, PixelOperator
+from operators.framedrop import FrameDrop
+from operators.randomdrop import RandomDrop
+from streamer.config import DEFAULT_PIPELINE
 from streamer.core.keyframes import KeyframePolicy
+from streamer.core.pipeline import build_pipeline
 from streamer.core.planner import ChunkPlan, PlanState, plan_chunk
 from streamer.embedded.architecture import CELL_PX, GRIDS
 from streamer.embedded.render import Rendering, movers_of, render
-from streamer.embedded.scene import COLOURS, Camera, Clip, Kind, random_clip
+from streamer.embedded.scene import COLOURS, MOVES, SHAPES, Camera, Clip, Kind, random_clip
 from streamer.embedded.truth import (
     QUESTION,
     QUESTIONS,
+    STAYS,
     Description,
     answer,
     caption,
@@ -37,30 +44,42 @@ FPS = 2.0
 CHUNK_FRAMES = 4
 IGNORE = -100
 TEST_KINDS: dict[Kind, float] = {
-    "still": 0.6,
-    "pan": 0.16,
-    "start": 0.03,
-    "stop": 0.03,
-    "cut": 0.18,
+    "still": 0.58,
+    "pan": 0.1,
+    "zoom": 0.06,
+    "shake": 0.08,
+    "start": 0.02,
+    "stop": 0.02,
+    "cut": 0.14,
 }
 TRAIN_KINDS: dict[Kind, float] = {
-    "still": 0.74,
-    "pan": 0.08,
-    "start": 0.03,
-    "stop": 0.03,
-    "cut": 0.12,
+    "still": 0.64,
+    "pan": 0.05,
+    "zoom": 0.06,
+    "shake": 0.1,
+    "start": 0.02,
+    "stop": 0.02,
+    "cut": 0.11,
 }
-"""A moving camera is soon learnt, and costs several times the tokens."""
-TRAIN_TEXTURES = (0, 1000)
+"""A panning camera is soon learnt, and costs several times the tokens."""
+BUSY = 0.12
+"""Share of training clips that are told of by their camera alone, as real footage is too rich for
+these words."""
+TRAIN_TEXTURES = (0, 1024)
+VALIDATION_TEXTURES = (1 << 16, 1 << 20)
 TEST_TEXTURES = (1 << 20, 1 << 30)
-CAMERAS: tuple[Camera | str, ...] = ("still", "left", "right", "up", "down", "cut")
+JOINED_TOKENS = 600
+"""Most tokens of several groups that are told of as one, as when a span is asked about."""
+CAMERAS: tuple[Camera | str, ...] = ("still", *MOVES, "cut")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CellTruth:
-    """What each kept cell shows, 0 for nothing that moves; and what each tubelet's camera does."""
+    """What each cell that the tower sees shows, 0 for nothing that moves and IGNORE for one of a
+    crowd; and what each tubelet's camera does."""
 
     colour: Tensor
+    shape: Tensor
     region: Tensor
     direction: Tensor
     camera: Tensor
@@ -69,9 +88,15 @@ class CellTruth:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Sample:
-    """One group, ready for the model."""
+    """One group, or several that are told of as one, ready for the model."""
 
     patches: Patches
+    """What the vision tower sees."""
+    told: Tensor
+    """(cells of patches,) bool: those whose tokens stand in the context."""
+    born: Tensor
+    until: Tensor
+    """(cells of patches,) int64: the tubelet of a cell, and the one where it is sent again."""
     grid: Grid
     ids: Tensor
     positions: Tensor
@@ -85,15 +110,48 @@ class Sample:
 
 
 def group_samples(
-    seed: int, layout: Layout, geometry: Geometry, *, textures: tuple[int, int] = TRAIN_TEXTURES
+    seed: int,
+    layout: Layout,
+    geometry: Geometry,
+    *,
+    textures: tuple[int, int] = TRAIN_TEXTURES,
+    busy_share: float = BUSY,
 ) -> list[Sample]:
     """The groups of one random clip, with a random way of thinning."""
     rng = np.random.default_rng((seed, 3))
-    clip = any_clip(seed, rng, TRAIN_KINDS, textures)
-    threshold = -1.0 if rng.random() < 0.15 else float(rng.choice([0.05, 0.08, 0.1, 0.1, 0.12]))
+    clip = any_clip(seed, rng, TRAIN_KINDS, textures, busy_share=busy_share)
     rendering = render(clip)
-    groups = plan_groups(clip, rendering, RLT(threshold=threshold), geometry)
-    return [_sample(clip, rendering, group, layout, geometry, rng) for group in groups]
+    groups = plan_groups(
+        clip, rendering, any_operator(rng), geometry, frames=int(rng.choice([2, 4, 6], p=LENGTHS))
+    )
+    kept = sum(int(chunk.plan.keep.sum()) for group in groups for chunk in group)
+    if len(groups) > 1 and kept < JOINED_TOKENS and rng.random() < 0.3:
+        groups = [[chunk for group in groups for chunk in group]]
+    return [sample_of(clip, rendering, group, layout, geometry, rng) for group in groups]
+
+
+LENGTHS = (0.2, 0.65, 0.15)
+"""How often chunks have 2, 4 and 6 frames."""
+
+
+def any_operator(rng: np.random.Generator) -> PixelOperator[Any] | None:
+    """A random way of choosing cells; None keeps all."""
+    way = rng.choice(5, p=[0.17, 0.43, 0.25, 0.11, 0.04])
+    factor = float(np.exp(rng.uniform(-1, 1.2)))
+    ways: tuple[PixelOperator[Any] | None, ...] = (
+        None,
+        _default(factor if rng.random() < 0.5 else 1.0),
+        RLT(threshold=0.1 * factor),
+        RandomDrop(keep=float(rng.uniform(0.1, 0.8)), seed=int(rng.integers(1 << 20))),
+        FrameDrop(every=int(rng.integers(2, 5))),
+    )
+    return ways[way]
+
+
+def _default(factor: float) -> PixelOperator[Any]:
+    pixel = build_pipeline([DEFAULT_PIPELINE]).pixel
+    assert isinstance(pixel, RLT)
+    return replace(pixel, threshold=pixel.threshold * factor)
 
 
 def held_out_clip(seed: int) -> Clip:
@@ -102,13 +160,19 @@ def held_out_clip(seed: int) -> Clip:
 
 
 def any_clip(
-    seed: int, rng: np.random.Generator, kinds: dict[Kind, float], textures: tuple[int, int]
+    seed: int,
+    rng: np.random.Generator,
+    kinds: dict[Kind, float],
+    textures: tuple[int, int],
+    *,
+    busy_share: float = 0.0,
 ) -> Clip:
-    """A clip of random shape, kind, length and content; rng decides the first three."""
+    """A clip of random shape, kind, length and content; rng decides all but the last."""
     rows, columns = GRIDS[rng.choice(len(GRIDS), p=[0.35, 0.25, 0.15, 0.1, 0.08, 0.07])]
     kind = tuple(kinds)[rng.choice(len(kinds), p=tuple(kinds.values()))]
     # a moving camera makes every chunk a group of its own: longer clips would only repeat that
-    share = [0.15, 0.3, 0.25, 0.15, 0.08, 0.07] if kind == "still" else [0.4, 0.4, 0.2, 0, 0, 0]
+    long = kind in ("still", "start", "stop", "cut")
+    share = [0.05, 0.15, 0.2, 0.25, 0.2, 0.15] if long else [0.35, 0.45, 0.2, 0, 0, 0]
     chunks = int(rng.choice([1, 2, 3, 4, 6, 8], p=share))
     frames = chunks * CHUNK_FRAMES - (int(rng.integers(1, 3)) if rng.random() < 0.1 else 0)
     return random_clip(
@@ -117,6 +181,7 @@ def any_clip(
         size=(rows * CELL_PX, columns * CELL_PX),
         num_frames=frames,
         textures=textures,
+        busy=rng.random() < busy_share,
     )
 
 
@@ -131,19 +196,24 @@ class PlannedChunk:
 
 
 def plan_groups(
-    clip: Clip, rendering: Rendering, operator: RLT, geometry: Geometry
+    clip: Clip,
+    rendering: Rendering,
+    operator: PixelOperator[Any] | None,
+    geometry: Geometry,
+    *,
+    frames: int = CHUNK_FRAMES,
 ) -> list[list[PlannedChunk]]:
-    """Cuts a clip into chunks and groups exactly as the service would."""
+    """Cuts a clip into chunks of so many frames, and groups, exactly as the service would."""
     groups: list[list[PlannedChunk]] = []
     state: PlanState | None = None
-    for start in range(0, clip.num_frames, CHUNK_FRAMES):
-        stop = min(start + CHUNK_FRAMES, clip.num_frames)
-        taken = rendering.frames[start : stop + (stop - start) % geometry.tubelet]
+    for start in range(0, clip.num_frames, frames):
+        stop = min(start + frames, clip.num_frames)
+        taken = rendering.frames[start:stop]
         if len(taken) % geometry.tubelet:
             taken = np.concatenate([taken, taken[-1:]])
-        frames = torch.from_numpy(taken)
+        pictures = torch.from_numpy(taken)
         plan, state = plan_chunk(
-            frames,
+            pictures,
             [t / FPS for t in range(start, stop)],
             state,
             t0=start / FPS,
@@ -155,7 +225,7 @@ def plan_groups(
         )
         if plan.kind == "I":
             groups.append([])
-        groups[-1].append(PlannedChunk(start=start, stop=stop, frames=frames, plan=plan))
+        groups[-1].append(PlannedChunk(start=start, stop=stop, frames=pictures, plan=plan))
     return groups
 
 
@@ -173,7 +243,7 @@ def trunk_pieces(
     return pieces
 
 
-def _sample(
+def sample_of(
     clip: Clip,
     rendering: Rendering,
     group: Sequence[PlannedChunk],
@@ -181,6 +251,7 @@ def _sample(
     geometry: Geometry,
     rng: np.random.Generator,
 ) -> Sample:
+    """One group, or several that are told of as one."""
     grid = Grid(h=group[0].plan.keep.shape[1], w=group[0].plan.keep.shape[2])
     trunk = [layout.head()]
     branches: list[tuple[int, Piece, Piece]] = []
@@ -194,10 +265,13 @@ def _sample(
         )
         truth = describe(clip, rendering, chunk.start, chunk.stop, since=group[0].start)
         if truth is not None:
-            question, told = _asked(truth, rng)
-            asked = layout.question(question, trunk[-1].next_base)
             seen = sum(len(piece) for piece in trunk)
-            branches.append((seen, asked, layout.answer(told, asked.next_base)))
+            for question, answered in _asked(truth, rng):
+                asked = layout.question(question, trunk[-1].next_base)
+                told = layout.answer(answered, asked.next_base)
+                if question == QUESTION and truth.count is None and truth.camera in STAYS:
+                    told = without_end(told)
+                branches.append((seen, asked, told))
     whole = join([*trunk, *(piece for _, q, a in branches for piece in (q, a))])
     length = sum(len(piece) for piece in trunk)
     branch = [torch.zeros(length, dtype=torch.long)]
@@ -209,25 +283,58 @@ def _sample(
         limit.append(torch.full((size,), seen))
         labels += [torch.full((len(asked),), IGNORE), told_piece.ids]
     keep = torch.cat([chunk.plan.keep for chunk in group])
-    patches = patchify(torch.cat([chunk.frames for chunk in group]), keep, geometry)
+    # now and then the tower sees every cell, so that what is told comes with all of its context
+    seen_too = keep | (rng.random() < SEES_ALL)
+    patches = patchify(torch.cat([chunk.frames for chunk in group]), seen_too, geometry)
+    born, until = lives(patches.cells)
     return Sample(
         patches=patches,
+        told=keep[seen_too],
+        born=born,
+        until=until,
         grid=grid,
         ids=whole.ids,
         positions=whole.positions,
         branch=torch.cat(branch),
         limit=torch.cat(limit),
         labels=torch.cat(labels),
-        cells=_cell_truth(clip, rendering, group, keep, geometry),
+        cells=_cell_truth(clip, rendering, group, seen_too, geometry),
     )
 
 
-def _asked(truth: Description, rng: np.random.Generator) -> tuple[str, str]:
-    if rng.random() < 0.25:
+def without_end(piece: Piece) -> Piece:
+    """The beginning of an answer, of which nothing is known beyond."""
+    return replace(piece, ids=piece.ids[:-1], positions=piece.positions[:, :-1])
+
+
+def lives(cells: Tensor) -> tuple[Tensor, Tensor]:
+    """From when to when each token is the last one of its cell.
+
+    cells: (N, 3) tubelet, row and column, in order of time. Returns (N,) int64 tubelets, from and
+    until; NEVER for one that is not followed.
+    """
+    until = torch.full((len(cells),), NEVER)
+    last: dict[tuple[int, int], int] = {}
+    for n, (t, row, column) in enumerate(cells.tolist()):
+        if (before := last.get((row, column))) is not None:
+            until[before] = t
+        last[row, column] = n
+    return cells[:, 0].long(), until
+
+
+NEVER = 1 << 30
+SEES_ALL = 0.12
+ASKED_TOO = 0.45
+
+
+def _asked(truth: Description, rng: np.random.Generator) -> list[tuple[str, str]]:
+    """The caption, and now and then a question beside it, with their answers."""
+    asked = [(QUESTION, caption(truth))]
+    if rng.random() < ASKED_TOO:
         question = QUESTIONS[rng.integers(len(QUESTIONS))]
         if told := answer(truth, question):
-            return question, told
-    return QUESTION, caption(truth)
+            asked.append((question, told))
+    return asked
 
 
 def _cell_truth(
@@ -238,7 +345,7 @@ def _cell_truth(
     geometry: Geometry,
 ) -> CellTruth:
     size, span = geometry.cell_px, geometry.tubelet
-    maps = np.zeros((3, *keep.shape), np.int64)
+    maps = np.zeros((4, *keep.shape), np.int64)
     cameras = np.full(len(keep), IGNORE, np.int64)
     names = tuple(COLOURS)
     row = 0
@@ -258,16 +365,25 @@ def _cell_truth(
                 covered = _per_cell(shown, size)
                 mine = covered > least
                 least = np.where(mine, covered, least)
+                if thing.extra:
+                    maps[:, row][:, mine] = IGNORE
+                    continue
                 for channel, value in enumerate(
-                    (names.index(thing.colour), region_of(shown), thing.direction)
+                    (
+                        names.index(thing.colour),
+                        SHAPES.index(thing.shape),
+                        region_of(shown),
+                        thing.direction,
+                    )
                 ):
                     maps[channel, row][mine] = value + 1
             row += 1
     kept = keep.numpy()
     return CellTruth(
         colour=torch.from_numpy(maps[0][kept]),
-        region=torch.from_numpy(maps[1][kept]),
-        direction=torch.from_numpy(maps[2][kept]),
+        shape=torch.from_numpy(maps[1][kept]),
+        region=torch.from_numpy(maps[2][kept]),
+        direction=torch.from_numpy(maps[3][kept]),
         camera=torch.from_numpy(cameras),
     )
 

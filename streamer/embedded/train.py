@@ -3,8 +3,9 @@
     python -m streamer.embedded.train --minutes 60 --out runs/embedded
 
 Each worker process renders, plans and lays out its own clips on one thread and exchanges gradients
-with the others. Progress is measured in wall time, so a run ends when it says. `--out` holds a
-checkpoint in transformers format, the training state to resume from, and a log (JSON lines).
+with the others. With `--device cuda` they share a GPU: give one for each CPU core. Progress is
+measured in wall time, so a run ends when it says. `--out` holds a checkpoint in transformers
+format, the training state to resume from, and a log (JSON lines).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import ctypes
 import itertools
 import json
 import os
+import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,10 +31,16 @@ from torch.nn.utils import clip_grad_norm_
 from transformers import Qwen3VLForConditionalGeneration
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
 
-from streamer.embedded.architecture import build_model, build_processor
+from streamer.embedded.architecture import build_model, build_processor, start_from
 from streamer.embedded.attention import packed_attention
 from streamer.embedded.batch import Heads, batches, forward
-from streamer.embedded.samples import TEST_TEXTURES, Sample, group_samples
+from streamer.embedded.samples import (
+    BUSY,
+    TRAIN_TEXTURES,
+    VALIDATION_TEXTURES,
+    Sample,
+    group_samples,
+)
 from streamer.embedded.vocabulary import build_tokenizer
 from streamer.language.layout import Layout
 from streamer.model import geometry_of
@@ -48,6 +56,7 @@ class Settings:
 
     out: Path
     minutes: float
+    device: str = "cpu"
     workers: int = 2
     clips: int = 24
     """Per worker and step."""
@@ -57,24 +66,38 @@ class Settings:
     adam_lr: float = 2e-3
     weight_decay: float = 0.01
     auxiliary: float = 0.5
+    cached: float = 0.5
+    """Share of batches whose cells see what was valid beside them."""
     bf16: bool = False
+    start: Path | None = None
     seed: int = 0
     resume: bool = False
     report_s: float = 60.0
+    validation: int = 50
+    """Clips that are scored at each report."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, required=True)
+    parser.add_argument("--device", default=Settings.device, help="cpu, or cuda for a GPU")
     parser.add_argument("--workers", type=int, default=Settings.workers)
     parser.add_argument("--clips", type=int, default=Settings.clips)
     parser.add_argument("--muon-lr", type=float, default=Settings.muon_lr)
     parser.add_argument("--adam-lr", type=float, default=Settings.adam_lr)
+    parser.add_argument("--cached", type=float, default=Settings.cached)
     parser.add_argument("--seed", type=int, default=Settings.seed)
     parser.add_argument("--report-s", type=float, default=Settings.report_s)
-    parser.add_argument("--bf16", action="store_true", help="autocast; for CPUs with AMX")
-    parser.add_argument("--resume", action="store_true", help="go on from --out's training state")
+    parser.add_argument("--bf16", action="store_true", help="autocast, where that is faster")
+    parser.add_argument(
+        "--start", type=Path, help="a checkpoint folder whose weights to start from"
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from --out's training state",
+    )
     given = vars(parser.parse_args())
     settings = Settings(**given)
     settings.out.mkdir(parents=True, exist_ok=True)
@@ -95,22 +118,35 @@ def train(rank: int, settings: Settings) -> None:
     layout, geometry = Layout.of(tokenizer), geometry_of(build_processor(), None)
     model = build_model(tokenizer)
     model.config._attn_implementation = "eager"
+    if settings.start:
+        start_from(model, tokenizer, settings.start)
     heads = Heads(model.config.vision_config.out_hidden_size)
+    for network in (model, heads):
+        network.to(settings.device)
     optimizers = _optimizers(model, heads, settings)
-    seeds = itertools.count(TRAINING_SEED + rank, settings.workers)
-    state_file = settings.out / "state.pt"
+    first = TRAINING_SEED + (settings.seed << 32)
+    state_file, log_file = settings.out / "state.pt", settings.out / "log.jsonl"
+    if rank == 0 and not settings.resume:
+        log_file.unlink(missing_ok=True)
     done_s, step = 0.0, 0
     if settings.resume and state_file.exists():
-        state = torch.load(state_file, weights_only=True)
+        state = torch.load(state_file, map_location="cpu", weights_only=True)
         model.load_state_dict(state["model"])
         heads.load_state_dict(state["heads"])
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         done_s, step = state["seconds"], state["step"]
-        seeds = itertools.count(TRAINING_SEED + state["seed"] + rank, settings.workers)
+        first = state["next_clip"]
+    seeds = itertools.count(first + rank, settings.workers)
+    chance = random.Random(f"{settings.seed} {rank} {step}")
     parameters = [*model.parameters(), *heads.parameters()]
     validation = _take(
-        (VALIDATION_SEED + i for i in itertools.count()), 100, layout, geometry, TEST_TEXTURES
+        itertools.count(VALIDATION_SEED),
+        settings.validation,
+        layout,
+        geometry,
+        textures=VALIDATION_TEXTURES,
+        busy_share=0,
     )
     dtype = torch.bfloat16 if settings.bf16 else torch.float32
     total_s = settings.minutes * 60
@@ -133,7 +169,8 @@ def train(rank: int, settings: Settings) -> None:
             told = sum(_told(sample) for sample in samples)
             cells = sum(len(sample.cells.colour) for sample in samples)
             for batch in batches(samples, tokens=settings.tokens):
-                losses = forward(model, heads, batch, geometry, dtype=dtype)
+                cached = chance.random() < settings.cached
+                losses = forward(model, heads, batch, geometry, cached=cached, dtype=dtype)
                 share = sum(_told(sample) for sample in batch) / max(told, 1)
                 cell_share = sum(len(sample.cells.colour) for sample in batch) / cells
                 loss = settings.auxiliary * cell_share * losses.auxiliary
@@ -145,7 +182,7 @@ def train(rank: int, settings: Settings) -> None:
                 answers += losses.answers
                 exact += losses.exact
             _average_gradients(parameters)
-            clip_grad_norm_(parameters, 1.0)
+            clip_grad_norm_(parameters, 1.0, error_if_nonfinite=True)
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
@@ -166,7 +203,7 @@ def train(rank: int, settings: Settings) -> None:
                         "train_exact": round(exact / max(answers, 1), 4),
                         **scores,
                     }
-                    with (settings.out / "log.jsonl").open("a") as log:
+                    with log_file.open("a") as log:
                         log.write(json.dumps(line) + "\n")
                     _save(
                         model, heads, optimizers, settings.out, time.monotonic() - started, step,
@@ -207,11 +244,13 @@ def _take(
     count: int,
     layout: Layout,
     geometry: Geometry,
-    textures: tuple[int, int] | None = None,
+    *,
+    textures: tuple[int, int] = TRAIN_TEXTURES,
+    busy_share: float = BUSY,
 ) -> list[Sample]:
-    kwargs = {"textures": textures} if textures else {}
     groups = (
-        group_samples(seed, layout, geometry, **kwargs) for seed in itertools.islice(seeds, count)
+        group_samples(seed, layout, geometry, textures=textures, busy_share=busy_share)
+        for seed in itertools.islice(seeds, count)
     )
     return [sample for group in groups for sample in group]
 
@@ -253,9 +292,9 @@ def _agree(value: float) -> float:
 
 def _average_gradients(parameters: list[torch.nn.Parameter]) -> None:
     gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
-    flat = torch.cat([g.flatten() for g in gradients])
+    flat = torch.cat([g.flatten() for g in gradients]).cpu()
     distributed.all_reduce(flat)
-    flat /= distributed.get_world_size()
+    flat = (flat / distributed.get_world_size()).to(gradients[0].device)
     for p, g in zip(parameters, torch.split(flat, [g.numel() for g in gradients]), strict=True):
         p.grad = g.view_as(p)
 
@@ -276,7 +315,7 @@ def _validate(
             losses = forward(model, heads, batch, geometry, dtype=dtype)
             total += torch.tensor([losses.answers, losses.exact], dtype=torch.float64)
     distributed.all_reduce(total)
-    return {"validation_exact": round(float(total[1] / total[0]), 4)}
+    return {"validation_exact": round(float(total[1] / total[0].clamp(min=1)), 4)}
 
 
 def _save(
@@ -286,7 +325,7 @@ def _save(
     out: Path,
     seconds: float,
     step: int,
-    seed: int,
+    next_clip: int,
 ) -> None:
     state = {
         "model": model.state_dict(),
@@ -294,7 +333,7 @@ def _save(
         "optimizers": [optimizer.state_dict() for optimizer in optimizers],
         "seconds": seconds,
         "step": step,
-        "seed": seed,
+        "next_clip": next_clip,
     }
     torch.save(state, out / "state.tmp")
     (out / "state.tmp").replace(out / "state.pt")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from streamer.embedded.scene import CAMERA_STEP, COLOURS, DIRECTIONS
+from streamer.embedded.scene import COLOURS, DIRECTIONS, SHAPES
 from streamer.embedded.truth import (
+    CAMERA_SAYS,
     NUMBERS,
     QUESTION,
     QUESTIONS,
@@ -59,21 +60,26 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 def _texts() -> list[str]:
     texts = [QUESTION, *QUESTIONS, "user\n", "assistant\n"]
     texts += [f"<{t / 10:.1f} seconds>" for t in range(0, 200, 3)]
-    truths = [Description(camera=camera) for camera in CAMERA_STEP if camera != "still"]
-    truths += [Description(camera="cut"), Description(camera="still", count=0)]
-    truths += [
-        Description(
-            camera="still",
-            count=count,
-            colour=colour,
-            region=REGIONS[i % len(REGIONS)],
-            direction=DIRECTIONS[i % len(DIRECTIONS)],
-        )
-        for count in range(1, len(NUMBERS))
-        for i in range(9)
-        for colour in COLOURS
-    ]
-    for truth in truths:
-        texts.append(caption(truth))
-        texts += [told for question in QUESTIONS if (told := answer(truth, question))]
+    for camera in CAMERA_SAYS:
+        texts += _told(Description(camera=camera))
+    for count in range(len(NUMBERS)):
+        for i in range(len(REGIONS)):
+            for colour in COLOURS:
+                shape = SHAPES[i % len(SHAPES)]
+                truth = Description(
+                    camera="still",
+                    count=count,
+                    shape=shape,
+                    colour=colour,
+                    region=REGIONS[i],
+                    direction=DIRECTIONS[i % len(DIRECTIONS)],
+                    left=f"an {colour} {shape}",
+                    came="nothing",
+                )
+                texts += _told(truth)
     return texts
+
+
+def _told(truth: Description) -> list[str]:
+    answers = (answer(truth, question) for question in QUESTIONS)
+    return [caption(truth), *(told for told in answers if told)]

@@ -1,4 +1,4 @@
-"""The tables of figures in README.md, made from tests/bench/results.
+"""The tables of figures in README.md and docs, made from tests/bench/results and docs/scores.
 
 python -m tests.bench.pages
 """
@@ -9,10 +9,10 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tests.bench import results
+from tests.bench import results, scores
 
 ROOT = Path(__file__).parents[2]
-PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "evaluation.md")
 SHOWN = {
     ("run_length", "1 × 16 × 448²"),
     ("run_length", "64 × 4 × 448²"),
@@ -141,6 +141,11 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "all kernels": all_kernels,
     "price": price,
     "change": change,
+    "test scores": scores.against_dense("test"),
+    "still scores": scores.against_dense("still"),
+    "curves": scores.curves("curves"),
+    "contexts": scores.curves("contexts"),
+    "facts": scores.facts(("real", "cuts")),
 }
 
 

@@ -86,7 +86,12 @@ def chunks_of(frames: np.ndarray, *, per_chunk: int = 4) -> list[FrameChunk]:
 def tokens_of(model: VideoModel, frames: np.ndarray, *, pipeline: Pipeline) -> list[TokenChunk]:
     """Frames as the service encodes them."""
     encoder = StreamEncoder(
-        model.tower, model.geometry, job="test", pipeline=pipeline, policy=KeyframePolicy()
+        model.tower,
+        model.geometry,
+        job="test",
+        pipeline=pipeline,
+        policy=KeyframePolicy(),
+        context=model.context,
     )
     return [encoder.encode(chunk) for chunk in chunks_of(frames)]
 
