@@ -41,13 +41,6 @@ from tests.cli_page import PATH, commands, page, paragraphs
 from tests.clips import render, sound_only
 
 
-@pytest.fixture(autouse=True)
-def _logging() -> Iterator[None]:
-    """The command line sends logs to the stderr of its run, which is gone afterwards."""
-    yield
-    structlog.reset_defaults()
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clip, what is none, and what passes for a checkpoint until it is loaded."""
