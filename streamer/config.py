@@ -32,6 +32,8 @@ from streamer.errors import ConfigError
 
 PREFIX = "STREAMER__"
 DEFAULT_QUESTION = "Describe what happens."
+MOST_CONTEXT = 16384
+"""Tokens of a question's context, where the model would take more."""
 DEFAULT_PIPELINE: dict[str, Any] = {
     "name": "rlt",
     "change": "robust",

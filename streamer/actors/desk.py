@@ -18,6 +18,7 @@ from streamer.adapters.asks import AskRequest, Asks, Refused, Reply
 from streamer.adapters.clock import Clock
 from streamer.adapters.queue import Queue
 from streamer.archive import archived_as
+from streamer.config import MOST_CONTEXT
 from streamer.core.pipeline import build_pipeline
 from streamer.errors import ArchiveError, QueueError, StreamerError, StreamGone, WireError
 from streamer.jobs import Job, read_job
@@ -33,8 +34,6 @@ TELL_S = 0.1
 """How often an answer in the making is told."""
 MOST_OPEN = 4
 """Contexts at a time; the others wait for another captioner, or their turn."""
-MOST_CONTEXT = 16384
-"""Tokens of a context, where the model would take more."""
 PREFILL = 2048
 """Tokens read before captions have their turn again."""
 

@@ -15,7 +15,7 @@ import typer
 
 from streamer.commands.ending import FAILED, INTERRUPTED, OK, one_sentence
 from streamer.commands.options import ChunkS, Config, Fps, check_chunk, operators, overrides
-from streamer.config import LogSettings, Settings, load
+from streamer.config import MOST_CONTEXT, LogSettings, Settings, load
 from streamer.core.keyframes import KeyframePolicy
 from streamer.errors import ConfigError
 from streamer.log import configure
@@ -70,7 +70,7 @@ def evaluate(
     max_context: Annotated[
         int,
         typer.Option(min=256, help="Most tokens of a question's context; a service's by default."),
-    ] = 16384,
+    ] = MOST_CONTEXT,
     seed: Annotated[int, typer.Option(min=0, help="Of the resampling for intervals.")] = 0,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of torch; its own choice if not given.")

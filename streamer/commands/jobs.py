@@ -85,7 +85,7 @@ def watch(
 
     Exits 0 if the job ended well. Ctrl-C ends the watching, not the job.
 
-    Example: streamer watch 5f0c9a --json --after 12-0
+    Example: streamer watch job-5f0c9a --json --after 12-0
     """
     with one_sentence(), connect(url, token) as service:
         code = _follow(service, job, json=json, after=after)
@@ -132,7 +132,7 @@ def ask(
     It is answered from what is stored; the job goes on meanwhile. What was read for it is said on
     stderr.
 
-    Example: streamer ask 5f0c9a "Who came in?" --from 60 --to 120
+    Example: streamer ask job-5f0c9a "Who came in?" --from 60 --to 120
     """
     from streamer.views import to_json_line
 
@@ -163,7 +163,7 @@ def export(
 ) -> None:
     """Write what was said of a video as subtitles, or as JSON.
 
-    Example: streamer export 5f0c9a --format srt --out video.srt
+    Example: streamer export job-5f0c9a --format srt --out video.srt
     """
     with one_sentence(), connect(url, token) as service, _file(out) as file:
         for piece in service.export(job, format, t0=start, t1=end, question=question):
@@ -190,7 +190,7 @@ def _file(path: Path | None) -> Iterator[BinaryIO]:
 def cancel(job: Jobs, url: Url = None, token: Token = None) -> None:
     """End jobs and delete what they have said.
 
-    Example: streamer cancel 5f0c9a 7d21b3
+    Example: streamer cancel job-5f0c9a job-7d21b3
     """
     _each(job, url, token, "cancelled", lambda service, job_id: service.cancel(job_id))
 
@@ -198,7 +198,7 @@ def cancel(job: Jobs, url: Url = None, token: Token = None) -> None:
 def pause(job: Jobs, url: Url = None, token: Token = None) -> None:
     """Let jobs rest until they are resumed.
 
-    Example: streamer pause 5f0c9a
+    Example: streamer pause job-5f0c9a
     """
     _each(job, url, token, "paused", lambda service, job_id: service.pause(job_id))
 
@@ -206,7 +206,7 @@ def pause(job: Jobs, url: Url = None, token: Token = None) -> None:
 def resume(job: Jobs, url: Url = None, token: Token = None) -> None:
     """Let paused jobs go on.
 
-    Example: streamer resume 5f0c9a
+    Example: streamer resume job-5f0c9a
     """
     _each(job, url, token, "resumed", lambda service, job_id: service.resume(job_id))
 

@@ -20,7 +20,7 @@ from streamer.vision.patches import Patches
 from streamer.vision.tower import Features, encode
 
 MOVER_WEIGHT = 9.0
-WEIGHTS = {"colour": 1.0, "shape": 3.0, "region": 1.0, "direction": 1.0}
+WEIGHTS = {"colour": 1.0, "shape": 2.0, "region": 1.0, "direction": 1.0}
 """Shapes are learnt last, and captions name none until cells tell them."""
 
 

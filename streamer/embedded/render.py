@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.embedded.compression import through_codec
-from streamer.embedded.scene import PAINTS, Box, Clip, Light, Shot, Thing
+from streamer.embedded.scene import PAINTS, Box, Clip, Light, Shot, Size, Thing
 from streamer.embedded.texture import texture
 
 View = tuple[float, float, float]
@@ -66,7 +66,14 @@ def render(clip: Clip) -> Rendering:
             for thing in shot.things:
                 if thing.shown[0] <= t < thing.shown[1]:
                     index = movers.index(thing) if thing.moves else -1
-                    _draw(frame, owner[row], thing, index, stage.place(thing, t, view), clip.scale)
+                    _draw(
+                        frame,
+                        owner[row],
+                        thing,
+                        index,
+                        placed(thing, t, view, clip.size),
+                        clip.scale,
+                    )
             frames[row] = _sense(frame, gain.of(frame, row), clip.noise, rng)
             row += 1
     lengths = [shot.num_frames for shot in clip.shots]
@@ -85,8 +92,17 @@ def movers_of(shot: Shot) -> list[Thing]:
     return [thing for thing in shot.things if thing.moves]
 
 
+def placed(thing: Thing, t: int, view: NDArray[np.float64], size: Size) -> View:
+    """Its centre in frame t of the shot, in pixels of the coordinates, and its magnification."""
+    height, width = size
+    x = thing.x + t * thing.velocity[0] - view[0] - width / 2
+    y = thing.y + t * thing.velocity[1] - view[1] - height / 2
+    zoom = float(view[2])
+    return float(x * zoom + width / 2), float(y * zoom + height / 2), zoom
+
+
 class _Stage:
-    """Where a shot's background and things are in the picture."""
+    """A shot's background, as the camera sees it."""
 
     def __init__(self, shot: Shot, clip: Clip, rng: np.random.Generator) -> None:
         self.shot = shot
@@ -105,14 +121,6 @@ class _Stage:
         if box := self.shot.leaves:
             self._stir(picture, box)
         return picture
-
-    def place(self, thing: Thing, t: int, view: NDArray[np.float64]) -> View:
-        """Its centre in pixels of the coordinates, and how much larger it is seen."""
-        height, width = self.size
-        x = thing.x + t * thing.velocity[0] - view[0] - width / 2
-        y = thing.y + t * thing.velocity[1] - view[1] - height / 2
-        zoom = float(view[2])
-        return float(x * zoom + width / 2), float(y * zoom + height / 2), zoom
 
     def _sampled(self, view: View) -> NDArray[np.float32]:
         """The endless texture from the camera's place on, bilinear."""

@@ -23,9 +23,9 @@ from streamer.config import DEFAULT_PIPELINE
 from streamer.core.keyframes import KeyframePolicy
 from streamer.core.pipeline import build_pipeline
 from streamer.core.planner import ChunkPlan, PlanState, plan_chunk
-from streamer.embedded.architecture import CELL_PX, GRIDS
+from streamer.embedded.clips import CHUNK_FRAMES, FPS, TRAIN, Mix, any_clip
 from streamer.embedded.render import Rendering, movers_of, render
-from streamer.embedded.scene import COLOURS, MOVES, SHAPES, Camera, Clip, Kind, random_clip
+from streamer.embedded.scene import COLOURS, MOVES, SHAPES, Camera, Clip
 from streamer.embedded.truth import (
     QUESTION,
     QUESTIONS,
@@ -40,34 +40,18 @@ from streamer.language.layout import Layout, Piece, join
 from streamer.vision.geometry import Geometry, Grid
 from streamer.vision.patches import Patches, patchify
 
-FPS = 2.0
-CHUNK_FRAMES = 4
 IGNORE = -100
-TEST_KINDS: dict[Kind, float] = {
-    "still": 0.58,
-    "pan": 0.1,
-    "zoom": 0.06,
-    "shake": 0.08,
-    "start": 0.02,
-    "stop": 0.02,
-    "cut": 0.14,
-}
-TRAIN_KINDS: dict[Kind, float] = {
-    "still": 0.64,
-    "pan": 0.05,
-    "zoom": 0.06,
-    "shake": 0.1,
-    "start": 0.02,
-    "stop": 0.02,
-    "cut": 0.11,
-}
-"""A panning camera is soon learnt, and costs several times the tokens."""
-BUSY = 0.12
-"""Share of training clips that are told of by their camera alone, as real footage is too rich for
-these words."""
-TRAIN_TEXTURES = (0, 1024)
-VALIDATION_TEXTURES = (1 << 16, 1 << 20)
-TEST_TEXTURES = (1 << 20, 1 << 30)
+
+
+LENGTHS = (0.2, 0.65, 0.15)
+"""How often training's chunks have 2, 4 and 6 frames."""
+SEES_ALL = 0.12
+"""Share of samples whose every cell the tower sees, so that what is told comes with all of its
+context."""
+ASKED_TOO = 0.45
+"""Share of captions beside which a question is asked."""
+NEVER = 1 << 30
+"""When a token is followed whose cell is not sent again."""
 JOINED_TOKENS = 600
 """Most tokens of several groups that are told of as one, as when a span is asked about."""
 CAMERAS: tuple[Camera | str, ...] = ("still", *MOVES, "cut")
@@ -114,12 +98,11 @@ def group_samples(
     layout: Layout,
     geometry: Geometry,
     *,
-    textures: tuple[int, int] = TRAIN_TEXTURES,
-    busy_share: float = BUSY,
+    mix: Mix = TRAIN,
 ) -> list[Sample]:
     """The groups of one random clip, with a random way of thinning."""
     rng = np.random.default_rng((seed, 3))
-    clip = any_clip(seed, rng, TRAIN_KINDS, textures, busy_share=busy_share)
+    clip = any_clip(seed, rng, mix)
     rendering = render(clip)
     groups = plan_groups(
         clip, rendering, any_operator(rng), geometry, frames=int(rng.choice([2, 4, 6], p=LENGTHS))
@@ -128,10 +111,6 @@ def group_samples(
     if len(groups) > 1 and kept < JOINED_TOKENS and rng.random() < 0.3:
         groups = [[chunk for group in groups for chunk in group]]
     return [sample_of(clip, rendering, group, layout, geometry, rng) for group in groups]
-
-
-LENGTHS = (0.2, 0.65, 0.15)
-"""How often chunks have 2, 4 and 6 frames."""
 
 
 def any_operator(rng: np.random.Generator) -> PixelOperator[Any] | None:
@@ -152,37 +131,6 @@ def _default(factor: float) -> PixelOperator[Any]:
     pixel = build_pipeline([DEFAULT_PIPELINE]).pixel
     assert isinstance(pixel, RLT)
     return replace(pixel, threshold=pixel.threshold * factor)
-
-
-def held_out_clip(seed: int) -> Clip:
-    """A clip with backgrounds that training never saw."""
-    return any_clip(seed, np.random.default_rng((seed, 3)), TEST_KINDS, TEST_TEXTURES)
-
-
-def any_clip(
-    seed: int,
-    rng: np.random.Generator,
-    kinds: dict[Kind, float],
-    textures: tuple[int, int],
-    *,
-    busy_share: float = 0.0,
-) -> Clip:
-    """A clip of random shape, kind, length and content; rng decides all but the last."""
-    rows, columns = GRIDS[rng.choice(len(GRIDS), p=[0.35, 0.25, 0.15, 0.1, 0.08, 0.07])]
-    kind = tuple(kinds)[rng.choice(len(kinds), p=tuple(kinds.values()))]
-    # a moving camera makes every chunk a group of its own: longer clips would only repeat that
-    long = kind in ("still", "start", "stop", "cut")
-    share = [0.05, 0.15, 0.2, 0.25, 0.2, 0.15] if long else [0.35, 0.45, 0.2, 0, 0, 0]
-    chunks = int(rng.choice([1, 2, 3, 4, 6, 8], p=share))
-    frames = chunks * CHUNK_FRAMES - (int(rng.integers(1, 3)) if rng.random() < 0.1 else 0)
-    return random_clip(
-        seed,
-        kind,
-        size=(rows * CELL_PX, columns * CELL_PX),
-        num_frames=frames,
-        textures=textures,
-        busy=rng.random() < busy_share,
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -283,7 +231,6 @@ def sample_of(
         limit.append(torch.full((size,), seen))
         labels += [torch.full((len(asked),), IGNORE), told_piece.ids]
     keep = torch.cat([chunk.plan.keep for chunk in group])
-    # now and then the tower sees every cell, so that what is told comes with all of its context
     seen_too = keep | (rng.random() < SEES_ALL)
     patches = patchify(torch.cat([chunk.frames for chunk in group]), seen_too, geometry)
     born, until = lives(patches.cells)
@@ -320,11 +267,6 @@ def lives(cells: Tensor) -> tuple[Tensor, Tensor]:
             until[before] = t
         last[row, column] = n
     return cells[:, 0].long(), until
-
-
-NEVER = 1 << 30
-SEES_ALL = 0.12
-ASKED_TOO = 0.45
 
 
 def _asked(truth: Description, rng: np.random.Generator) -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ sampled frame. A random clip is a function of its seed and of what is asked for.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -179,10 +180,12 @@ class Clip:
         return len(self.shots) == 1 and set(self.shots[0].camera) == {"still"}
 
 
-Kind = Literal["still", "pan", "zoom", "shake", "start", "stop", "cut"]
+Kind = Literal["still", "pan", "zoom", "shake", "start", "stop", "cut", "cuts"]
 RADII = (7.0, 8.2, 9.7, 11.5, 13.6, 16.0)
 COUNTS = (0.2, 0.28, 0.2, 0.14, 0.1, 0.08)
 """How often a shot has 0, 1, … 5 movers."""
+SHOT_FRAMES = (2, 3, 4, 5, 6, 8)
+"""How long shots are that follow each other in quick succession."""
 
 
 def random_clip(
@@ -192,22 +195,25 @@ def random_clip(
     size: Size,
     num_frames: int,
     textures: tuple[int, int] = (0, 1 << 30),
+    counts: Sequence[float] = COUNTS,
     busy: bool = False,
 ) -> Clip:
     """A clip of `num_frames` frames whose camera is of that kind.
 
-    textures: the half-open range of texture seeds to draw from. busy: whether crowds of any form,
-    size and speed move before a camera that may be moved by a hand.
+    textures: the half-open range of texture seeds to draw from. counts: how often a shot has 0, 1,
+    … movers. busy: whether crowds of any form, size and speed move before a camera that may be
+    moved by a hand.
     """
     rng = np.random.default_rng(seed)
     turn = int(rng.integers(2, max(3, num_frames - 1)))
     if kind == "cut" and num_frames >= 3:
-        lengths = [turn, num_frames - turn]
-        moves = [_steady(rng, n, 0.15) for n in lengths]
+        moves = [_steady(rng, n, 0.15) for n in (turn, num_frames - turn)]
+    elif kind == "cuts":
+        moves = [_steady(rng, n, 0.15) for n in _quick_lengths(rng, num_frames)]
     else:
         moves = [_moves(rng, kind, num_frames, turn)]
     drawn = _busy_shot if busy else _random_shot
-    shots = tuple(drawn(rng, size, camera, textures) for camera in moves)
+    shots = tuple(drawn(rng, size, camera, textures, counts) for camera in moves)
     return Clip(
         seed=seed,
         size=size,
@@ -216,6 +222,14 @@ def random_clip(
         light=_random_light(rng, num_frames),
         crf=int(rng.integers(16, 35)) if rng.random() < 0.85 else None,
     )
+
+
+def _quick_lengths(rng: np.random.Generator, num_frames: int) -> list[int]:
+    lengths = []
+    while num_frames:
+        lengths.append(min(num_frames, int(rng.choice(SHOT_FRAMES))))
+        num_frames -= lengths[-1]
+    return lengths
 
 
 def _moves(rng: np.random.Generator, kind: Kind, num_frames: int, turn: int) -> tuple[Camera, ...]:
@@ -251,12 +265,16 @@ def _random_light(rng: np.random.Generator, num_frames: int) -> Light:
 
 
 def _random_shot(
-    rng: np.random.Generator, size: Size, camera: tuple[Camera, ...], textures: tuple[int, int]
+    rng: np.random.Generator,
+    size: Size,
+    camera: tuple[Camera, ...],
+    textures: tuple[int, int],
+    counts: Sequence[float],
 ) -> Shot:
     height, width = size
     num_frames = len(camera)
     scenery = [_random_scenery(rng, size, num_frames) for _ in range(rng.integers(0, 4))]
-    radii = rng.permutation(RADII)[: int(rng.choice(len(COUNTS), p=COUNTS))]
+    radii = rng.permutation(RADII)[: int(rng.choice(len(counts), p=counts))]
     movers = [
         _random_mover(rng, float(r * rng.uniform(0.97, 1.03)), size, num_frames) for r in radii
     ]
@@ -279,9 +297,13 @@ def _random_shot(
 
 
 def _busy_shot(
-    rng: np.random.Generator, size: Size, camera: tuple[Camera, ...], textures: tuple[int, int]
+    rng: np.random.Generator,
+    size: Size,
+    camera: tuple[Camera, ...],
+    textures: tuple[int, int],
+    counts: Sequence[float],
 ) -> Shot:
-    shot = _random_shot(rng, size, camera, textures)
+    shot = _random_shot(rng, size, camera, textures, counts)
     crowd = [_random_extra(rng, size, len(camera)) for _ in range(rng.integers(1, 15))]
     fast = rng.random() < 0.5
     return replace(

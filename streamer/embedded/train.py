@@ -19,7 +19,7 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,8 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
 from streamer.embedded.architecture import build_model, build_processor, start_from
 from streamer.embedded.attention import packed_attention
 from streamer.embedded.batch import Heads, batches, forward
-from streamer.embedded.samples import (
-    BUSY,
-    TRAIN_TEXTURES,
-    VALIDATION_TEXTURES,
-    Sample,
-    group_samples,
-)
+from streamer.embedded.clips import TRAIN, VALIDATION, Mix
+from streamer.embedded.samples import Sample, group_samples
 from streamer.embedded.vocabulary import build_tokenizer
 from streamer.language.layout import Layout
 from streamer.model import geometry_of
@@ -48,6 +43,8 @@ from streamer.vision.geometry import Geometry
 
 VALIDATION_SEED = 1 << 40
 TRAINING_SEED = 0
+RUNS = VALIDATION.textures[0] // TRAIN.textures[1]
+"""Seeds of runs, beyond which they would draw the backgrounds of validation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +97,8 @@ def main() -> None:
     )
     given = vars(parser.parse_args())
     settings = Settings(**given)
+    if not 0 <= settings.seed < RUNS:
+        parser.error(f"--seed: {settings.seed} is not one of 0 to {RUNS - 1}")
     settings.out.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
     os.environ.setdefault("MASTER_PORT", "29517")
@@ -145,9 +144,9 @@ def train(rank: int, settings: Settings) -> None:
         settings.validation,
         layout,
         geometry,
-        textures=VALIDATION_TEXTURES,
-        busy_share=0,
+        VALIDATION,
     )
+    mix = replace(TRAIN, textures=backgrounds(settings.seed))
     dtype = torch.bfloat16 if settings.bf16 else torch.float32
     total_s = settings.minutes * 60
     started = time.monotonic() - done_s
@@ -165,7 +164,7 @@ def train(rank: int, settings: Settings) -> None:
             ):
                 for group in optimizer.param_groups:
                     group["lr"] = rate * factor
-            samples = _take(seeds, settings.clips, layout, geometry)
+            samples = _take(seeds, settings.clips, layout, geometry, mix)
             told = sum(_told(sample) for sample in samples)
             cells = sum(len(sample.cells.colour) for sample in samples)
             for batch in batches(samples, tokens=settings.tokens):
@@ -239,18 +238,21 @@ def schedule(progress: float) -> float:
     return 1.0 if progress < 0.5 else 1.0 - 0.98 * (progress - 0.5) / 0.5
 
 
+def backgrounds(seed: int) -> tuple[int, int]:
+    """The texture seeds of a run: as many as TRAIN's, others for each seed below RUNS."""
+    count = TRAIN.textures[1]
+    return seed * count, (seed + 1) * count
+
+
 def _take(
     seeds: Iterator[int],
     count: int,
     layout: Layout,
     geometry: Geometry,
-    *,
-    textures: tuple[int, int] = TRAIN_TEXTURES,
-    busy_share: float = BUSY,
+    mix: Mix,
 ) -> list[Sample]:
     groups = (
-        group_samples(seed, layout, geometry, textures=textures, busy_share=busy_share)
-        for seed in itertools.islice(seeds, count)
+        group_samples(seed, layout, geometry, mix=mix) for seed in itertools.islice(seeds, count)
     )
     return [sample for group in groups for sample in group]
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.config import DEFAULT_QUESTION
-from streamer.embedded.render import Rendering, movers_of
+from streamer.embedded.render import Rendering, movers_of, placed
 from streamer.embedded.scene import COLOURS, DIRECTIONS, SHAPES, Camera, Clip, Thing
 
 REGIONS: tuple[str, ...] = (
@@ -117,18 +117,21 @@ def describe(
     seen = [visible_share(rendering, t, movers) for t in (stop - 2, stop - 1)]
     before, now = (share > IN_VIEW for share in seen)
     half = any(((share > OUT_OF_VIEW) & (share <= IN_VIEW)).any() for share in seen)
-    if (before != now).any() or half:
+    earlier = np.array([visible_share(rendering, t, movers) for t in range(start, stop)])
+    gone = ((earlier > OUT_OF_VIEW).any(0) & ~now).any()
+    if (before != now).any() or half or gone:
         return None
     left, came = _traffic(clip, rendering, stop, since=since)
     there = Description(camera=camera, count=0, left=left, came=came)
     present = [i for i in range(len(movers)) if now[i]]
+    here = [movers[i] for i in present]
     if not present:
         return there
     sizes = sorted((float(seen[1][i] * movers[i].area), i) for i in present)
     if len(sizes) > 1 and sizes[-1][0] < LARGER * sizes[-2][0]:
         return None
     largest = sizes[-1][1]
-    if seen[1][largest] < SHAPE_IN_VIEW:
+    if seen[1][largest] < SHAPE_IN_VIEW or any(m.area > movers[largest].area for m in here):
         return None
     region = _certain_region(rendering.owner[stop - 1] == largest)
     if region is None:
@@ -155,6 +158,8 @@ def _traffic(
     if rendering.shot[since] != shot:
         return None, None
     first, last = rendering.at[since], rendering.at[stop - 1]
+    if not set(clip.shots[shot].camera[first + 1 : last + 1]) <= set(STAYS):
+        return None, None  # the camera brought things into the picture, and took others out of it
     scenery = (thing for thing in clip.shots[shot].things if not thing.moves)
     if any(first < edge <= last for thing in scenery for edge in thing.shown):
         return None, None  # it came or left without moving
@@ -195,10 +200,7 @@ def _foremost(events: list[tuple[int, str]]) -> str | None:
 def _outside(clip: Clip, rendering: Rendering, t: int, thing: Thing) -> bool:
     """Whether its centre is beyond the edges of frame t."""
     height, width = clip.size
-    right, down, zoom = rendering.views[t]
-    at = rendering.at[t]
-    x = (thing.x + at * thing.velocity[0] - right - width / 2) * zoom + width / 2
-    y = (thing.y + at * thing.velocity[1] - down - height / 2) * zoom + height / 2
+    x, y, _ = placed(thing, int(rendering.at[t]), rendering.views[t], clip.size)
     return not (0 <= x <= width and 0 <= y <= height)
 
 

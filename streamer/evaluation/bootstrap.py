@@ -36,7 +36,8 @@ class Estimate:
     value: float
     low: float | None
     high: float | None
-    """None of fewer than LEAST clips."""
+    """None of fewer than LEAST clips, and where all samples are alike: that nothing was wrong, say,
+    does not tell how much could be."""
 
 
 def ratio(tally: Tally, *, seed: int) -> Estimate | None:
@@ -62,7 +63,7 @@ def difference(tally: Tally, reference: Tally, *, seed: int) -> Estimate | None:
     return _estimate(
         float(a.sum() / a_over.sum() - b.sum() / b_over.sum()),
         _ratios(a, a_over, weights) - _ratios(b, b_over, weights),
-        clips=int(np.count_nonzero(a_over + b_over)),
+        clips=int(min(np.count_nonzero(a_over), np.count_nonzero(b_over))),
     )
 
 
@@ -93,4 +94,6 @@ def _estimate(value: float, sampled: Floats, *, clips: int) -> Estimate:
     if clips < LEAST or not len(sampled):
         return Estimate(value=value, low=None, high=None)
     low, high = np.quantile(sampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    if low == high:
+        return Estimate(value=value, low=None, high=None)
     return Estimate(value=value, low=float(low), high=float(high))

@@ -9,6 +9,7 @@ from streamer.evaluation.answers import CutClaim
 
 SAYS_CUT = r"\bcuts?\b|\bnew scene\b|\bscene changes?\b"
 """What a caption that speaks of a cut says."""
+CUT_SCORES = ("cut F1", "cut precision", "cut recall")
 _EPS = 1e-6
 
 
@@ -38,11 +39,6 @@ def found(claims: Sequence[CutClaim], cuts: Cuts) -> Found:
         claimed=len(claimed),
         there=len(cuts.times),
     )
-
-
-def always(claims: Sequence[CutClaim]) -> list[CutClaim]:
-    """As one who claims a cut of every chunk."""
-    return [CutClaim(at_s=claim.at_s, claimed=True) for claim in claims]
 
 
 def matched(claimed: Sequence[float], there: Sequence[float], *, tolerance_s: float) -> int:

@@ -57,7 +57,7 @@ class Dataset(Protocol):
 
     @property
     def attributes(self) -> tuple[str, ...]:
-        """What is scored, in the order of reports; the first one is the headline."""
+        """What is scored, in the order of reports."""
         ...
 
     @property

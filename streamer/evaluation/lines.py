@@ -11,9 +11,11 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from streamer.errors import ConfigError
-from streamer.evaluation.cuts import SAYS_CUT
+from streamer.evaluation.cuts import CUT_SCORES, SAYS_CUT
 from streamer.evaluation.matching import Match, chosen
 
+ALL = "all"
+"""The attribute that every question counts towards."""
 Text = Annotated[str, Field(pattern=r"\S")]
 
 
@@ -50,6 +52,8 @@ class QuestionLine(_Line):
 
     @model_validator(mode="after")
     def _fits(self) -> QuestionLine:
+        if self.attribute in (ALL, *CUT_SCORES):
+            raise ValueError(f"attribute: {self.attribute!r} is told of every file; give another")
         if not self.answers:
             raise ValueError("answer: there is none; give a text, or a list of texts")
         if self.stop is not None and self.stop <= self.start:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,16 +13,15 @@ from typing import Literal
 from streamer.core.chunker import Chunker
 from streamer.errors import ConfigError, SourceError
 from streamer.evaluation.answers import CutClaim, Judgement, Mark, Query
-from streamer.evaluation.cuts import Cuts
+from streamer.evaluation.cuts import CUT_SCORES, Cuts
 from streamer.evaluation.dataset import Moment
-from streamer.evaluation.lines import CutLine, QuestionLine, read_lines
+from streamer.evaluation.lines import ALL, CutLine, QuestionLine, read_lines
 from streamer.evaluation.matching import chosen, lettered, matches
-from streamer.evaluation.scores import CUT_SCORES
 from streamer.sources import StreamInfo, absolute, open_source, redact
 from streamer.types import FrameChunk
 
-ALL = "all"
-"""The attribute that every question counts towards."""
+SCHEMES = ("http", "https", "file")
+"""Of videos; a live stream has no end at which one could count."""
 _EPS = 1e-6
 
 
@@ -209,6 +209,11 @@ def _url(video: str, folder: Path) -> str:
 
 
 def _missing(video: str, folder: Path) -> str | None:
-    if "://" in video or (folder / video).is_file():
+    scheme, separator, _ = video.partition("://")
+    if separator:
+        if scheme.lower() in SCHEMES:
+            return None
+        return f"{redact(video)} is no http:, https: or file: URL; give one, or a path"
+    if os.path.isfile(folder / video):
         return None
     return f"{folder / video} is not there; give a path from {folder}, or --videos with its folder"

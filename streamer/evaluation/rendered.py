@@ -8,8 +8,8 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
+from streamer.embedded.clips import CHUNK_FRAMES, FPS, held_out_clip
 from streamer.embedded.render import Rendering, render
-from streamer.embedded.samples import CHUNK_FRAMES, FPS, held_out_clip
 from streamer.embedded.scene import Clip as Scene
 from streamer.embedded.truth import (
     QUESTION,

@@ -6,11 +6,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from streamer.evaluation.answers import Answer, CutClaim, Key, Mark, Run
+from streamer.evaluation.answers import Key, Mark, Run
 from streamer.evaluation.bootstrap import Estimate, Part, Tally, difference, ratio
-from streamer.evaluation.cuts import Cuts, Found, always, found
+from streamer.evaluation.cuts import CUT_SCORES, Cuts, Found, found
 
-CUT_SCORES = ("cut F1", "cut precision", "cut recall")
 ALWAYS = "always a cut"
 """The baseline that claims a cut of every chunk."""
 
@@ -166,7 +165,7 @@ def _cut_tallies(
             for answer in run.answers
             if (answer.clip, answer.item) == (clip, item) and answer.judgement.cut is not None
         ]
-        if claims and clip in counted:
+        if claims and clip in counted and clip not in run.broken:
             counted[clip].append(found(claims, there))
     parts = {
         clip: (
@@ -187,13 +186,12 @@ def _cut_tallies(
 
 def _always(run: Run) -> Run:
     """The same moments, with a cut claimed of each."""
-    answers = [_claiming(answer, answer.judgement.cut) for answer in run.answers]
-    return Run(label=ALWAYS, family=ALWAYS, dense=False, answers=answers)
-
-
-def _claiming(answer: Answer, claim: CutClaim | None) -> Answer:
-    claims = always([claim]) if claim else [None]
-    return replace(answer, judgement=replace(answer.judgement, cut=claims[0]))
+    answers = []
+    for answer in run.answers:
+        claim = answer.judgement.cut
+        claimed = claim and replace(claim, claimed=True)
+        answers.append(replace(answer, judgement=replace(answer.judgement, cut=claimed)))
+    return Run(label=ALWAYS, family=ALWAYS, dense=False, answers=answers, broken=run.broken)
 
 
 def _cost(run: Run, seed: int) -> Cost:

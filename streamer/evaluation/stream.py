@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from streamer.adapters.memory_queue import MemoryQueue
+from streamer.config import MOST_CONTEXT
 from streamer.core.keyframes import KeyframePolicy
 from streamer.errors import SourceError, WireError
 from streamer.evaluation.answers import Answer, ChunkCost, Judgement, Query
@@ -31,7 +32,7 @@ class Serving:
 
     policy: KeyframePolicy
     max_new_tokens: int
-    max_context: int = 16384
+    max_context: int = MOST_CONTEXT
     """Most tokens of a context, where the model would take more; the default is a service's."""
 
 
@@ -228,7 +229,9 @@ class Stream:
             t0=received.head.t0,
             t1=received.head.t1,
             after_s=self._end_s,
-            before_s=float(chunk.pts[0]) if self._last_s is None else self._last_s,
+            before_s=float(chunk.pts[0])
+            if self._last_s is None or received.head.kind == "I"
+            else self._last_s,
             last_s=float(chunk.pts[-1]),
             group_s=self._group_s,
             last=self._next is None and self.broken is None,

@@ -8,7 +8,7 @@ rendered scenes as they were drawn. Recall is the share of the cells due that ar
 of a cell differs; "perfect" sends what is due at 5 %, and nothing else. First tubelets are left
 out. Times are medians of a chunk of four pictures on one thread.
 
-Writes tests/bench/results/change.csv and the README's table.
+Writes tests/bench/results/change.csv and the table of docs/benchmarks.md.
 """
 
 from __future__ import annotations

@@ -13,36 +13,11 @@ from tests.bench import results, scores
 
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "evaluation.md")
-SHOWN = {
-    ("run_length", "1 × 16 × 448²"),
-    ("run_length", "64 × 4 × 448²"),
-    ("block_mean", "1 × 16 × 448²"),
-    ("patchify", "1 × 16 × 448², 10% kept"),
-    ("patchify", "1 × 16 × 448², 100% kept"),
-    ("top_k", "510 of 4 × 2040"),
-    ("segment_mean", "pairs of 4 × 2040 × 2048 merged"),
-    ("bipartite_match", "510 of 4 × 2040 × 2048"),
-    ("evs", "2 × 2040 × 2048"),
-    ("dtd", "2 × 2040 × 2048"),
-    ("prumerge", "2 × 2040 × 2048"),
-    ("tome", "2 × 2040 × 2048"),
-    ("fastv", "2 × 2040 × 2048"),
-}
-"""The cases that the README has; docs/benchmarks.md has all."""
 
 
 def kernels() -> Iterator[str]:
-    """A few cases of every kernel."""
-    return _kernels(lambda row: (row["kernel"], row["scenario"]) in SHOWN)
-
-
-def all_kernels() -> Iterator[str]:
-    return _kernels(lambda row: True)
-
-
-def _kernels(shown: Callable[[Mapping[str, str]], bool]) -> Iterator[str]:
     """The best way of each case beside the straightforward one."""
-    rows = [row for row in results.read("kernels") if shown(row)]
+    rows = results.read("kernels")
     yield "| | input | straightforward | ours | | times faster | of copy speed |"
     yield "|---|---|---|---|---|---|---|"
     cases = dict.fromkeys((row["device"], row["kernel"], row["scenario"]) for row in rows)
@@ -74,7 +49,7 @@ def price() -> Iterator[str]:
             f"| {_ms(row['dense_ms'])} | {float(row['ratio']):.3f} ({interval}) |"
         )
     yield ""
-    yield f"On {_machines(rows)} (`python -m tests.bench.price`)."
+    yield f"On {_machines(rows)} (`python -m tests.bench.price CLIP …`)."
 
 
 def change() -> Iterator[str]:
@@ -138,7 +113,6 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "batching": batching,
     "soak": soak,
     "kernels": kernels,
-    "all kernels": all_kernels,
     "price": price,
     "change": change,
     "test scores": scores.against_dense("test"),
@@ -155,7 +129,9 @@ def filled(text: str) -> str:
         begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
         head, found, rest = text.partition(begin)
         if found:
-            _, _, tail = rest.partition(end)
+            _, closed, tail = rest.partition(end)
+            if not closed:
+                raise ValueError(f"the table {name!r} has no end: {end} is missing")
             text = head + begin + "\n".join(table()) + "\n" + end + tail
     return text
 

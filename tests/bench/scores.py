@@ -15,11 +15,8 @@ Row = dict[str, str]
 
 
 def read(name: str) -> list[Row]:
-    """The rows of an evaluation; none where it has not been made."""
-    path = FOLDER / name / "results.csv"
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
+    """The rows of an evaluation."""
+    with (FOLDER / name / "results.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -31,7 +28,8 @@ def against_dense(name: str) -> Callable[[], Iterator[str]]:
         share = float(rows["default", "exact"]["share"])
         yield f"| | n | dense | default, {share:.1%} of the tokens | default − dense |"
         yield "|---|---|---|---|---|"
-        for attribute in ATTRIBUTES:
+        asked = [name for _, name in rows if name.startswith("questions: ")]
+        for attribute in (*ATTRIBUTES, *dict.fromkeys(name for name in asked if "picture" in name)):
             dense, ours = rows["dense", attribute], rows["default", attribute]
             yield (
                 f"| {attribute} | {dense['n']} | {_right(dense)} | {_right(ours)} "

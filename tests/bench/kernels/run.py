@@ -3,7 +3,7 @@
     python -m tests.bench.kernels.run [NAME …] [--device cuda]
 
 Ways must agree before any is timed. Writes tests/bench/results/kernels.csv, where it replaces the
-rows of what it measured on this device, docs/kernels.svg, and the tables of README.md and
+rows of what it measured on this device, docs/kernels.svg, and the table of
 docs/benchmarks.md.
 """
 

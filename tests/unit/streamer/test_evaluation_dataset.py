@@ -71,6 +71,9 @@ def test_every_problem_of_a_file_is_told_with_its_line_and_field(tmp_path: Path)
         {"video": "a.mp4", "answer": "(", "match": "regex"},
         {"video": "a.mp4", "cuts": [-1]},
         {"video": "a.mp4", "answer": 3},
+        {"video": "ftp://a/b.mp4", "answer": "x"},
+        {"video": "v" * 300, "answer": "x"},
+        {"video": "a.mp4", "answer": "x", "attribute": "cut F1"},
     )
     with pytest.raises(ConfigError) as caught:
         QuestionFile(path, sampling=SAMPLING)
@@ -86,6 +89,9 @@ def test_every_problem_of_a_file_is_told_with_its_line_and_field(tmp_path: Path)
         "line 10: answer: '(' is not a regular expression: ",
         "line 11: cuts: -1 is not allowed: give a list of at least one time, ",
         "line 12: answer: 3 is not allowed: give a text, or a list of texts",
+        "line 13: video: ftp://a/b.mp4 is no http:, https: or file: URL; ",
+        f"line 14: video: {tmp_path}/vvvvvv",
+        "line 15: attribute: 'cut F1' is told of every file; give another",
     ):
         assert said in told
     assert "line 1:" not in told

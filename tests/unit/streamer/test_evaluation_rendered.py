@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 import pytest
 from typer.testing import CliRunner
 
 from streamer.cli import app
-from streamer.embedded.samples import FPS
+from streamer.embedded.clips import FPS
 from streamer.embedded.truth import Description, answer, caption, describe
 from streamer.evaluation.answers import Judgement
 from streamer.evaluation.dataset import Moment
@@ -93,6 +95,12 @@ def test_clips_are_the_same_ones_wherever_one_starts(clips: list[RenderedClip]) 
         clip.scene for clip in clips[3:5]
     ]
     assert clips[3].name == "clip 3"
+
+
+def test_the_clips_of_docs_scores_are_still_drawn() -> None:
+    # a change of what is drawn calls for docs/scores anew
+    drawn = "\n".join(repr(clip.scene) for clip in RenderedClips(clips=40))
+    assert sha256(drawn.encode()).hexdigest()[:16] == "2e9743a91b0eee88"
 
 
 def test_only_clips_whose_camera_never_moves(clips: list[RenderedClip]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from streamer.evaluation.answers import Answer, ChunkCost, CutClaim, Judgement, Mark, Run
 from streamer.evaluation.bootstrap import Part, Tally, difference, ratio
-from streamer.evaluation.cuts import Cuts, always, found, matched
+from streamer.evaluation.cuts import Cuts, found, matched
 from streamer.evaluation.matching import Match, chosen, lettered, matches
 from streamer.evaluation.scores import ALWAYS, Score, costs, scores
 
@@ -100,12 +102,10 @@ def test_each_claim_finds_one_cut_at_most(
     assert matched(claimed, there, tolerance_s=0.5) == pairs
 
 
-def test_a_cut_claimed_of_every_chunk_finds_all_and_is_mostly_wrong() -> None:
+def test_only_what_is_claimed_counts() -> None:
     claims = [CutClaim(at_s=t + 0.5, claimed=t == 3) for t in range(10)]
-    cuts = Cuts(times=(3.2, 7.9), tolerance_s=0.5)
-    own, baseline = found(claims, cuts), found(always(claims), cuts)
+    own = found(claims, Cuts(times=(3.2, 7.9), tolerance_s=0.5))
     assert (own.matched, own.claimed, own.there) == (1, 1, 2)
-    assert (baseline.matched, baseline.claimed, baseline.there) == (2, 10, 2)
 
 
 def tally(*parts: tuple[float, float]) -> Tally:
@@ -148,7 +148,29 @@ def test_what_is_hard_for_both_does_not_widen_the_difference() -> None:
     hard = tally(*((float(i % 2), 1) for i in range(40)))
     same = difference(hard, hard, seed=0)
     assert same is not None
-    assert (same.value, same.low, same.high) == (0, 0, 0)
+    assert (same.value, same.low, same.high) == (0, None, None)
+    harder = tally(*((float(i % 2 and i > 20), 1) for i in range(40)))
+    apart = difference(harder, hard, seed=0)
+    assert apart is not None
+    assert apart.low is not None
+    assert apart.high is not None
+    alone = ratio(hard, seed=0)
+    assert alone is not None
+    assert alone.low is not None
+    assert apart.low < apart.value == -0.25 < apart.high < 0
+
+
+def test_there_is_no_interval_where_nothing_was_ever_wrong() -> None:
+    perfect = ratio(tally(*((3, 3) for _ in range(40))), seed=0)
+    assert perfect is not None
+    assert (perfect.value, perfect.low, perfect.high) == (1, None, None)
+
+
+def test_a_difference_that_rests_on_one_clip_has_no_interval() -> None:
+    one, other = tally((1, 2), (0, 0)), tally((0, 0), (2, 2))
+    apart = difference(one, other, seed=0)
+    assert apart is not None
+    assert (apart.low, apart.high) == (None, None)
 
 
 def test_the_same_seed_draws_the_same_clips() -> None:
@@ -265,6 +287,17 @@ def test_cuts_are_told_as_precision_and_recall_beside_a_baseline() -> None:
         (ALWAYS, "cut precision"): 0.25,
         (ALWAYS, "cut recall"): 1.0,
     }
+
+
+def test_a_video_that_broke_off_has_no_cut_scores() -> None:
+    answer = an_answer("a", 1)
+    cut = CutClaim(at_s=0.5, claimed=True)
+    claiming = replace(answer, judgement=Judgement(expected="", cut=cut))
+    run = a_run("rlt", claiming)
+    cuts = {("a", "caption"): Cuts(times=(0.5, 50.0), tolerance_s=0.5)}
+    assert scores([run], [], cuts, seed=0)
+    run.broken["a"] = "it ends at 1 s"
+    assert scores([run], [], cuts, seed=0) == []
 
 
 def test_costs_are_per_chunk_per_thing_said_and_per_second() -> None:

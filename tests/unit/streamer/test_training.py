@@ -16,23 +16,23 @@ from streamer.core.pipeline import Pipeline
 from streamer.embedded.architecture import build_model, build_processor, start_from
 from streamer.embedded.attention import packed_attention
 from streamer.embedded.batch import Heads, batches, encode_samples, forward
+from streamer.embedded.clips import TEST, TRAIN, VALIDATION, held_out_clip
 from streamer.embedded.render import render
 from streamer.embedded.samples import (
     IGNORE,
-    TEST_TEXTURES,
-    TRAIN_TEXTURES,
-    VALIDATION_TEXTURES,
     group_samples,
-    held_out_clip,
     plan_groups,
     sample_of,
     trunk_pieces,
 )
-from streamer.embedded.scene import random_clip
+from streamer.embedded.scene import SHOT_FRAMES, random_clip
 from streamer.embedded.train import (
+    RUNS,
     TRAINING_SEED,
     VALIDATION_SEED,
     Settings,
+    backgrounds,
+    main,
     schedule,
     train,
 )
@@ -179,10 +179,37 @@ def test_cached_training_sees_what_a_cached_stream_sees() -> None:
 
 
 def test_training_validation_and_test_share_nothing() -> None:
-    assert TRAINING_SEED + (255 << 32) < VALIDATION_SEED < TEST_SEED
-    ends = [*TRAIN_TEXTURES, *VALIDATION_TEXTURES, *TEST_TEXTURES]
+    assert TRAINING_SEED + (RUNS << 32) < VALIDATION_SEED < TEST_SEED
+    ends = [*TRAIN.textures, *VALIDATION.textures, *TEST.textures]
     assert ends == sorted(ends)
     assert not any(thing.extra for s in held_out_clip(7).shots for thing in s.things)
+
+
+def test_each_run_has_backgrounds_of_its_own() -> None:
+    seen = [backgrounds(seed) for seed in range(RUNS)]
+    assert seen[0] == TRAIN.textures
+    assert [stop for _, stop in seen[:-1]] == [start for start, _ in seen[1:]]
+    assert seen[-1][1] <= VALIDATION.textures[0]
+
+
+def test_a_seed_that_would_draw_held_out_backgrounds_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["train", "--out", "x", "--minutes", "1", "--seed", str(RUNS)]
+    monkeypatch.setattr("sys.argv", given)
+    with pytest.raises(SystemExit):
+        main()
+    assert "--seed: 64 is not one of 0 to 63" in capsys.readouterr().err
+
+
+def test_shots_may_follow_each_other_in_quick_succession() -> None:
+    clip = random_clip(5, "cuts", size=(96, 160), num_frames=16)
+    lengths = [shot.num_frames for shot in clip.shots]
+    assert sum(lengths) == 16
+    assert len(lengths) > 2
+    assert set(lengths[:-1]) <= set(SHOT_FRAMES)
+    assert "cuts" in TRAIN.kinds
+    assert "cuts" not in TEST.kinds
 
 
 def test_a_larger_model_starts_as_the_smaller_one(fresh: VideoModel, tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from streamer.demo import truths
+from streamer.embedded.clips import held_out_clip
 from streamer.embedded.render import render
-from streamer.embedded.samples import held_out_clip
 from streamer.embedded.scene import COLOURS, PANS, ZOOMS, Box, Clip, Light, Shot, Thing
 from streamer.embedded.truth import (
     QUESTIONS,
@@ -158,6 +158,34 @@ def test_a_thing_that_is_just_leaving_is_disputable() -> None:
     assert told(clip) is None
 
 
+def test_a_thing_that_left_during_the_chunk_is_disputable() -> None:
+    # Given a disc that is wholly in view at first, and gone in the last two frames
+    clip = clip_of(shot(replace(DISC, x=118.0, velocity=(14.0, 0.0))))
+    shares = [float((frame == 0).mean()) for frame in render(clip).owner]
+    assert shares[0] > 0
+    assert shares[2] == 0
+    assert told(clip) is None
+
+
+def test_the_largest_is_the_largest_though_half_of_it_is_hidden() -> None:
+    # Given a large disc of which half is in view, and a whole square that shows more
+    large = replace(DISC, radius=16.0, x=110.0, velocity=(0.0, 3.0), y=50.0)
+    square = replace(DISC, shape="square", radius=13.6, x=20.0)
+    for x, certain in ((100.0, True), (127.0, False)):
+        clip = clip_of(shot(replace(large, x=x), square))
+        assert (told(clip) is not None) == certain
+
+
+def test_after_a_pan_nobody_knows_what_left_by_itself() -> None:
+    pans = ("still", *("left",) * 5, *("still",) * 6)
+    scene = replace(shot(DISC), camera=pans)  # type: ignore[arg-type]  # all are Cameras
+    clip = clip_of(scene)
+    for since, known in ((0, False), (6, True)):
+        truth = describe(clip, render(clip), 8, 12, since=since)
+        assert truth is not None
+        assert (truth.left is not None) == known
+
+
 @pytest.mark.parametrize(
     ("x", "y", "why"),
     [
@@ -216,6 +244,8 @@ def test_light_exposure_and_codec_change_the_picture_and_not_the_truth() -> None
     assert evened[2:].mean() == pytest.approx(plain[2:].mean(), rel=0.02)
     coded = render(replace(clip, crf=34)).frames.astype(float)
     assert 0.5 < np.abs(coded - plain).mean() < 12
+    assert told(clip) is not None
+    assert told(darker) == told(replace(clip, crf=34)) == told(clip)
 
 
 @pytest.mark.parametrize("colour", sorted(COLOURS))
