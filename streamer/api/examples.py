@@ -41,8 +41,8 @@ data: {"job":"job-c5kkznxq3s6lkftl","state":"running","error":null}
 id: 12-0
 event: caption
 data: {"id":"12-0","event":"caption","job":"job-c5kkznxq3s6lkftl","chunk":12,"t0":22.0,"t1":24.0,\
-"question":"default","text":"The camera is still. Nothing moves.","input_tokens":31,"dense_tokens":120,\
-"output_tokens":8}
+"question":"default","text":"The camera is still. Nothing moves.","input_tokens":31,\
+"dense_tokens":120,"output_tokens":8}
 
 event: end
 data: {"job":"job-c5kkznxq3s6lkftl","state":"ended","error":null}
