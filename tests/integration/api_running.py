@@ -86,7 +86,7 @@ class Stream:
 
     def __iter__(self) -> Iterator[Message]:
         """Messages, until the server closes the connection."""
-        received = self._rest
+        received, self._rest = self._rest, b""
         while True:
             for message in self._parser.feed(received):
                 self.last = message.id

@@ -79,7 +79,7 @@ def test_open_streams_do_not_delay_the_end(redis_server: EmbeddedRedis, how: int
             assert list(stream) == []
             _, errors = child.communicate(timeout=10)
             assert time.monotonic() - begun < 3
-        assert child.returncode in (-how, 1)
+        assert child.returncode in (-how, 0, 1)  # 0: where who started it ignores SIGINT
         assert "Traceback" not in errors or how == signal.SIGINT  # Python's own for Ctrl-C
 
 
