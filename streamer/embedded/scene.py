@@ -212,12 +212,14 @@ def random_clip(
         moves = [_steady(rng, n, 0.15) for n in _quick_lengths(rng, num_frames)]
     else:
         moves = [_moves(rng, kind, num_frames, turn)]
-    drawn = _busy_shot if busy else _random_shot
-    shots = tuple(drawn(rng, size, camera, textures, counts) for camera in moves)
+    shots = []
+    for camera in moves:
+        shot = _random_shot(rng, size, camera, textures, counts)
+        shots.append(_crowded(rng, shot, size) if busy else shot)
     return Clip(
         seed=seed,
         size=size,
-        shots=shots,
+        shots=tuple(shots),
         noise=float(rng.uniform(0, 4)) if rng.random() < 0.8 else 0.0,
         light=_random_light(rng, num_frames),
         crf=int(rng.integers(16, 35)) if rng.random() < 0.85 else None,
@@ -296,15 +298,8 @@ def _random_shot(
     )
 
 
-def _busy_shot(
-    rng: np.random.Generator,
-    size: Size,
-    camera: tuple[Camera, ...],
-    textures: tuple[int, int],
-    counts: Sequence[float],
-) -> Shot:
-    shot = _random_shot(rng, size, camera, textures, counts)
-    crowd = [_random_extra(rng, size, len(camera)) for _ in range(rng.integers(1, 15))]
+def _crowded(rng: np.random.Generator, shot: Shot, size: Size) -> Shot:
+    crowd = [_random_extra(rng, size, shot.num_frames) for _ in range(rng.integers(1, 15))]
     fast = rng.random() < 0.5
     return replace(
         shot,

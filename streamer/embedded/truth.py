@@ -114,11 +114,11 @@ def describe(
     if camera not in STAYS or any(thing.extra for thing in showing.things):
         return Description(camera=camera)
     movers = movers_of(showing)
-    seen = [visible_share(rendering, t, movers) for t in (stop - 2, stop - 1)]
+    shares = np.array([visible_share(rendering, t, movers) for t in range(start, stop)])
+    seen = shares[-2:]
     before, now = (share > IN_VIEW for share in seen)
     half = any(((share > OUT_OF_VIEW) & (share <= IN_VIEW)).any() for share in seen)
-    earlier = np.array([visible_share(rendering, t, movers) for t in range(start, stop)])
-    gone = ((earlier > OUT_OF_VIEW).any(0) & ~now).any()
+    gone = ((shares > OUT_OF_VIEW).any(0) & ~now).any()
     if (before != now).any() or half or gone:
         return None
     left, came = _traffic(clip, rendering, stop, since=since)
